@@ -1,0 +1,1 @@
+"""The neutral middle: requests, events, replies. Sans-IO."""

@@ -1,0 +1,90 @@
+"""Folds the events of a turn into one reply: the non-streaming reading of the pipeline.
+
+Also what is stored when an answer is rendered later or by another process.
+"""
+
+from typing import assert_never
+
+import msgspec
+
+from shared.chat.events import (
+    Event,
+    MediaReady,
+    ReasoningDelta,
+    Source,
+    SourcesFound,
+    StopReason,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    TurnEnd,
+    TurnFailed,
+    Usage,
+)
+from shared.errors import GatewayError
+
+
+class ReplyToolCall(msgspec.Struct):
+    call_id: str
+    name: str
+    arguments: str = ""
+
+
+class Reply(msgspec.Struct):
+    """A whole answer. `media` = (kind, url) pairs in the order they were made."""
+
+    text: str = ""
+    reasoning: str = ""
+    sources: list[Source] = []
+    media: list[tuple[str, str]] = []
+    tool_calls: list[ReplyToolCall] = []
+    reason: StopReason = "stop"
+    stop_sequence: str | None = None
+    usage: Usage | None = None
+
+
+class Collector:
+    """`feed` every event of a turn; `reply` is whole after `TurnEnd`; `error` is set by `TurnFailed`."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._calls: dict[int, tuple[ReplyToolCall, list[str]]] = {}
+        self._reply = Reply()
+        self.error: GatewayError | None = None
+
+    def feed(self, event: Event) -> None:
+        match event:
+            case TextDelta(text):
+                self._text.append(text)
+            case ReasoningDelta(text):
+                self._reasoning.append(text)
+            case SourcesFound(sources):
+                self._reply.sources.extend(sources)
+            case MediaReady(kind, url):
+                self._reply.media.append((kind, url))
+            case ToolCallStart(index, call_id, name):
+                self._calls[index] = (ReplyToolCall(call_id, name), [])
+            case ToolCallDelta(index, arguments):
+                self._calls[index][1].append(arguments)
+            case ToolCallEnd():
+                pass
+            case TurnEnd(reason, usage, stop_sequence):
+                self._reply.reason = reason
+                self._reply.usage = usage
+                self._reply.stop_sequence = stop_sequence
+            case TurnFailed(error):
+                self.error = error
+            case _:
+                assert_never(event)
+
+    @property
+    def reply(self) -> Reply:
+        self._reply.text = "".join(self._text)
+        self._reply.reasoning = "".join(self._reasoning)
+        self._reply.tool_calls = [
+            ReplyToolCall(call.call_id, call.name, "".join(pieces))
+            for _, (call, pieces) in sorted(self._calls.items())
+        ]
+        return self._reply

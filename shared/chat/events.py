@@ -1,0 +1,106 @@
+"""The neutral events of a chat turn.
+
+Upstream → events → dialect. A turn is a sequence of events that ends with exactly one `TurnEnd` or
+`TurnFailed`, always last. Annotate with the union `Event`, close every `match` with
+`assert_never`: the type checker then finds the writer that forgot one.
+
+Add an event only when two dialects can express it; otherwise it is text.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from shared.errors import GatewayError
+
+StopReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class Source(msgspec.Struct, frozen=True):
+    """One result of the upstream's web search. Any field may be empty."""
+
+    title: str = ""
+    url: str = ""
+    snippet: str = ""
+    hostname: str = ""
+    date: str = ""
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of one turn. `counted` = by the gateway with Qwen's vocabulary, not told by the upstream."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cached_tokens: int = 0
+    counted: bool = False
+
+
+class ReasoningDelta(msgspec.Struct, frozen=True):
+    text: str
+
+
+class TextDelta(msgspec.Struct, frozen=True):
+    text: str
+
+
+class SourcesFound(msgspec.Struct, frozen=True):
+    """Web search came back; may happen more than once, each time with the new sources only.
+
+    `queries` = what the upstream searched for, when it said so.
+    """
+
+    sources: tuple[Source, ...]
+    queries: tuple[str, ...] = ()
+
+
+class MediaReady(msgspec.Struct, frozen=True):
+    """The upstream made a picture or a video inside the turn."""
+
+    kind: Literal["image", "video"]
+    url: str
+
+
+class ToolCallStart(msgspec.Struct, frozen=True):
+    index: int
+    call_id: str
+    name: str
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True):
+    """A piece of the arguments; joined, they are one JSON text."""
+
+    index: int
+    arguments: str
+
+
+class ToolCallEnd(msgspec.Struct, frozen=True):
+    index: int
+
+
+class TurnEnd(msgspec.Struct, frozen=True):
+    """The turn is complete. `stop_sequence` = the one that ended it, when one did."""
+
+    reason: StopReason
+    usage: Usage | None = None
+    stop_sequence: str | None = None
+
+
+class TurnFailed(msgspec.Struct, frozen=True):
+    """The turn broke after it began."""
+
+    error: GatewayError
+    usage: Usage | None = None
+
+
+Event = (
+    ReasoningDelta
+    | TextDelta
+    | SourcesFound
+    | MediaReady
+    | ToolCallStart
+    | ToolCallDelta
+    | ToolCallEnd
+    | TurnEnd
+    | TurnFailed
+)

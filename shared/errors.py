@@ -1,0 +1,252 @@
+"""The error tree: class = whose fault and what remedy; docstring = default message.
+
+    GatewayError                      status, code, retry_after_seconds | None
+    ├─ ClientError                    the caller's fault, said to the caller
+    │  ├─ BadRequest                  400   param = path of the field
+    │  │  ├─ ContextTooLong           400   prompt longer than the model takes
+    │  │  └─ ContentRefused           400   refused by the upstream's moderation
+    │  ├─ Unauthorized                401
+    │  ├─ Forbidden                   403
+    │  ├─ NotFound                    404
+    │  │  └─ UnknownModel             404
+    │  ├─ MethodNotAllowed            405
+    │  ├─ Conflict                    409
+    │  ├─ PayloadTooLarge             413
+    │  └─ RateLimited                 429   the caller is over its limits
+    ├─ UpstreamError                  502   the far side's fault
+    │  ├─ UpstreamRejected            502   it said no to this request; another account would hear the same
+    │  ├─ UpstreamUnavailable         502   5xx, refused, reset: transient
+    │  ├─ UpstreamBusy                502   a burst limit or a locked chat: the same account again after a pause
+    │  ├─ UpstreamProtocolError       502   nonsense on the wire, or the stream was cut
+    │  ├─ UpstreamEmpty               502   it ended well and said nothing
+    │  ├─ UpstreamSilent              504   first-token or idle deadline
+    │  ├─ UpstreamQuota               429   this account is spent for this capability
+    │  ├─ UpstreamBlocked             503   its firewall refuses this egress address
+    │  ├─ TokenRejected               502   the access token is dead: renew it, then repeat
+    │  ├─ ChatGone                    502   the upstream lost the chat: open a new one
+    │  └─ LoginFailed                 502   this account can't log in now
+    │     └─ AccountDead              502   and never will until an operator mends it
+    ├─ AccountsExhausted              429   every account is spent for this capability
+    ├─ NoAccount                      503   none usable, or all busy longer than the wait
+    ├─ NoCatalogue                    503   the model list was never read yet
+    ├─ Draining                       503   this process is going away; told in band to what still runs
+    └─ StoreUnavailable               503   Redis did not answer
+
+`ContextTooLong`, `ContentRefused` and `UnknownModel` may also be learned from the upstream; they are
+the caller's business all the same, and no other account is tried.
+
+A message is written for the person who reads it and never holds a secret. Each dialect maps `code`
+to its own words in one table.
+"""
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """The gateway failed."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    retry_after_seconds: float | None = None
+
+    def __init__(self, message: str | None = None, *, retry_after_seconds: float | None = None):
+        super().__init__(message or (self.__doc__ or "").strip())
+        if retry_after_seconds is not None:
+            self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+
+class ClientError(GatewayError):
+    """The request can't be served as it is."""
+
+    status = 400
+    code = "invalid_value"
+
+
+class BadRequest(ClientError):
+    """The request is malformed."""
+
+    def __init__(
+        self, message: str | None = None, *, param: str | None = None, code: str | None = None
+    ):
+        super().__init__(message)
+        self.param = param
+        if code is not None:
+            self.code = code  # type: ignore[misc]  # an instance may be more specific than its class
+
+
+class ContextTooLong(BadRequest):
+    """The prompt is longer than the model takes."""
+
+    code = "context_length_exceeded"
+
+
+class ContentRefused(BadRequest):
+    """The upstream's moderation refused this content."""
+
+    code = "content_filter"
+
+
+class Unauthorized(ClientError):
+    """No API key, or a wrong one."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(ClientError):
+    """This API key may not do that."""
+
+    status = 403
+    code = "forbidden"
+
+
+class NotFound(ClientError):
+    """There is nothing at this address."""
+
+    status = 404
+    code = "not_found"
+
+
+class UnknownModel(NotFound):
+    """There is no such model."""
+
+    code = "model_not_found"
+
+
+class MethodNotAllowed(ClientError):
+    """This address does not take this method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class Conflict(ClientError):
+    """That is in conflict with what is already there."""
+
+    status = 409
+    code = "conflict"
+
+
+class PayloadTooLarge(ClientError):
+    """The request body is too large."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class RateLimited(ClientError):
+    """This API key is over its limit."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+
+class UpstreamError(GatewayError):
+    """The upstream failed."""
+
+    status = 502
+    code = "upstream_error"
+
+
+class UpstreamRejected(UpstreamError):
+    """The upstream refused the request."""
+
+
+class UpstreamUnavailable(UpstreamError):
+    """The upstream can't be reached or is broken."""
+
+
+class UpstreamBusy(UpstreamError):
+    """The upstream asks for a slower pace."""
+
+
+class UpstreamProtocolError(UpstreamError):
+    """The upstream's answer makes no sense or was cut off."""
+
+
+class UpstreamEmpty(UpstreamError):
+    """The upstream ended its answer without saying anything."""
+
+    code = "upstream_empty"
+
+
+class UpstreamSilent(UpstreamError):
+    """The upstream was silent for too long."""
+
+    status = 504
+    code = "upstream_timeout"
+
+
+class UpstreamQuota(UpstreamError):
+    """This account's quota is used up."""
+
+    status = 429
+    code = "accounts_exhausted"
+
+
+class UpstreamBlocked(UpstreamError):
+    """The upstream's firewall refuses this address."""
+
+    status = 503
+    code = "upstream_blocked"
+    retry_after_seconds = 60
+
+
+class TokenRejected(UpstreamError):
+    """The upstream does not accept this account's access token."""
+
+
+class ChatGone(UpstreamError):
+    """The upstream does not know this chat any more."""
+
+
+class LoginFailed(UpstreamError):
+    """The upstream did not let this account log in."""
+
+
+class AccountDead(LoginFailed):
+    """This account can't log in: its password is wrong or it isn't activated."""
+
+
+class AccountsExhausted(GatewayError):
+    """Every account is spent for this capability."""
+
+    status = 429
+    code = "accounts_exhausted"
+    retry_after_seconds = 60
+
+
+class NoAccount(GatewayError):
+    """No account is usable now."""
+
+    status = 503
+    code = "no_account"
+    retry_after_seconds = 5
+
+
+class NoCatalogue(GatewayError):
+    """The upstream's model list could not be read yet."""
+
+    status = 503
+    code = "no_catalogue"
+    retry_after_seconds = 5
+
+
+class Draining(GatewayError):
+    """This gateway process is shutting down."""
+
+    status = 503
+    code = "draining"
+    retry_after_seconds = 1
+
+
+class StoreUnavailable(GatewayError):
+    """The gateway's store does not answer."""
+
+    status = 503
+    code = "store_unavailable"
+    retry_after_seconds = 2

@@ -1,0 +1,1 @@
+"""Running one chat turn: lease, prompt, stages, driver."""

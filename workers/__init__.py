@@ -1,0 +1,1 @@
+"""The job process: what runs in RQ, and the clock that says when."""
