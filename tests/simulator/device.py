@@ -1,0 +1,5 @@
+"""Device flow (stub, deepened next)."""
+
+
+class Devices:
+    pass
