@@ -331,8 +331,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"Settings({', '.join(shown)})"
 
     @property
-    def keepalive_ms(self) -> int:
-        return int(self.keepalive_seconds * 1000)
+    def max_body_bytes(self) -> int:
+        return self.max_body_mb * 1024 * 1024
 
     @property
     def gateway_processes(self) -> int:

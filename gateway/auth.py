@@ -1,0 +1,114 @@
+"""Who is asking, and whether work may start: API key → caller, rate counters, model allow-list.
+
+Knows: where keys stand in a request, the keys of `API_KEY`. Stored keys are the store's.
+"""
+
+import math
+
+from starlette.requests import Request
+from starlette.types import Scope
+
+from shared import metrics
+from shared.chat.models import Variant
+from shared.errors import Forbidden, RateLimited, Unauthorized
+from shared.settings import Settings
+from shared.store.api_keys import Caller
+from shared.store.store import Store
+
+
+class Gate:
+    """Identifies callers and admits their requests. One per process."""
+
+    def __init__(self, *, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+
+    async def identify(self, request: Request) -> Caller:
+        """The caller behind the request's key.
+
+        Raises:
+            Unauthorized: no key, or one that nobody has.
+            StoreUnavailable: a key that isn't known here while the store is away; never 401 then.
+        """
+        key = presented_key(request.scope)
+        if not key:
+            raise Unauthorized(
+                "No API key was given: send `Authorization: Bearer <key>` or `x-api-key: <key>`"
+            )
+        caller = await self._store.api_keys.find(key)
+        if caller is None:
+            raise Unauthorized("That API key is not known here")
+        request.scope["story"]["key"] = caller.name
+        return caller
+
+    async def identify_admin(self, request: Request) -> Caller:
+        caller = await self.identify(request)
+        if not caller.is_admin:
+            raise Forbidden("Only the admin key may do that")
+        return caller
+
+    async def admit(self, caller: Caller, scope: Scope) -> None:
+        """Count one request of this caller and leave its `x-ratelimit-*` headers in the scope.
+
+        Raises:
+            RateLimited: over its limit per minute; `retry_after_seconds` says for how long.
+        """
+        limit = caller.rate_limit_per_minute
+        if limit is None:
+            limit = self._settings.rate_limit_per_minute
+        if not limit:
+            return
+        admission = await self._store.limits.take(caller.owner_id, limit_per_minute=limit)
+        scope["answer_headers"] += [
+            (b"x-ratelimit-limit-requests", b"%d" % admission.limit),
+            (b"x-ratelimit-remaining-requests", b"%d" % admission.remaining),
+            (b"x-ratelimit-reset-requests", b"%ds" % math.ceil(admission.reset_seconds)),
+        ]
+        if not admission.allowed:
+            metrics.RATE_LIMITED.of("key").inc()
+            raise RateLimited(
+                f"This API key may send {limit} requests a minute",
+                retry_after_seconds=admission.retry_after_seconds,
+            )
+
+
+def check_model(caller: Caller, variant: Variant) -> None:
+    """A key with an allow-list may use those models only.
+
+    Raises:
+        Forbidden: the model isn't on the caller's list.
+    """
+    if not may_use(caller, variant):
+        raise Forbidden("This API key may not use that model")
+
+
+def may_use(caller: Caller, variant: Variant) -> bool:
+    if not caller.models:
+        return True
+    # A base model's name allows all its variants, a variant's name only that one.
+    allowed = {name.strip().lower() for name in caller.models}
+    bases = (variant.model_id.lower(), variant.display_name.lower())
+    return any(base in allowed or base + variant.suffix in allowed for base in bases)
+
+
+def presented_key(scope: Scope) -> str | None:
+    """`Authorization: Bearer`, `x-api-key` or `api-key`; a value that is no text is no key."""
+    for name, value in scope["headers"]:
+        if name in (b"x-api-key", b"api-key") and value.strip():
+            return _text(value)
+    return bearer_of(scope)
+
+
+def bearer_of(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            scheme, _, token = value.partition(b" ")
+            if scheme.lower() == b"bearer" and token.strip():
+                return _text(token)
+    return None
+
+
+def _text(raw: bytes) -> str:
+    return raw.strip().decode("utf-8", "replace")
+
+

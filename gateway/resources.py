@@ -1,0 +1,96 @@
+"""What one gateway process holds: opened once at start, closed once at the end, in reverse."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.requests import HTTPConnection
+
+from gateway.auth import Gate
+from gateway.drain import Drain
+from gateway.responses import OpenAnswers
+from shared import metrics
+from shared.accounts import Accounts
+from shared.catalogues import Catalogues
+from shared.errors import StoreUnavailable
+from shared.settings import Settings
+from shared.store.store import Store
+from shared.turns.run import Turns
+from shared.upstream.client import Upstream
+
+log = logging.getLogger(__name__)
+
+
+class Resources:
+    """One process's own. Fields are public; handlers take what they need."""
+
+    def __init__(
+        self, settings: Settings, *, drain_file: Path | None, metrics_directory: str | None
+    ) -> None:
+        self.settings = settings
+        self.metrics_directory = metrics_directory
+        self.drain = Drain(drain_file)
+        self.open_answers = OpenAnswers()
+        self.store = Store(settings, observe=_observe_redis)
+        self.upstream = Upstream(settings, observe=_observe_upstream)
+        self.gate = Gate(settings=settings, store=self.store)
+        self.accounts = Accounts(settings=settings, store=self.store, upstream=self.upstream)
+        self.catalogues = Catalogues(
+            settings=settings, store=self.store, accounts=self.accounts, upstream=self.upstream
+        )
+        self.turns = Turns(
+            settings=settings, store=self.store, accounts=self.accounts, upstream=self.upstream
+        )
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Open for as long as the block lasts; every lease is back and every socket closed after."""
+        await self.store.open()
+        background = [
+            asyncio.create_task(self.store.leases.keep_leases()),
+            asyncio.create_task(self.drain.watch(self.open_answers.end_all)),
+            asyncio.create_task(self._add_accounts()),
+        ]
+        try:
+            yield
+        finally:
+            await self.turns.close()
+            await self.catalogues.close()
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            await self.upstream.close()
+            await self.store.close()
+
+    async def metrics_state(self) -> metrics.PoolState | None:
+        try:
+            return await self.store.metrics_state()
+        except StoreUnavailable:
+            return None
+
+    async def _add_accounts(self) -> None:
+        """Take over `ACCOUNTS`, as soon as Redis answers."""
+        while True:
+            try:
+                await self.accounts.add_from_environment()
+                return
+            except StoreUnavailable:
+                await asyncio.sleep(1)
+
+
+def resources_of(connection: HTTPConnection) -> Resources:
+    resources: Resources = connection.app.state.resources
+    return resources
+
+
+def _observe_redis(operation: str, seconds: float, ok: bool) -> None:
+    metrics.REDIS_SECONDS.of(operation).observe(seconds)
+    if not ok:
+        metrics.REDIS_ERRORS.of().inc()
+
+
+def _observe_upstream(operation: str, outcome: str, seconds: float) -> None:
+    metrics.UPSTREAM_REQUESTS.of("web", operation, outcome).inc()
+    metrics.UPSTREAM_SECONDS.of(operation).observe(seconds)

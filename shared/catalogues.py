@@ -1,0 +1,141 @@
+"""The model catalogue as the fleet shares it: read from the upstream once, kept in Redis.
+
+A process holds the newest catalogue it has seen and looks into Redis every few seconds, in the
+background; when the shared list has outlived `MODELS_CACHE_TTL`, one process of the fleet reads
+the upstream again. A refresh that fails leaves the old list in use.
+"""
+
+import asyncio
+import logging
+import time
+
+import msgspec
+
+from shared.accounts import Accounts
+from shared.chat.models import Catalogue, Variant
+from shared.errors import GatewayError, NoAccount, NoCatalogue, StoreUnavailable
+from shared.settings import Settings
+from shared.store.store import Store
+from shared.upstream.client import Upstream
+
+log = logging.getLogger(__name__)
+
+# How old this process's copy may be before it looks into Redis again.
+LOOK_AGAIN_SECONDS = 5
+
+
+class Catalogues:
+    """The current catalogue. One per process."""
+
+    def __init__(
+        self, *, settings: Settings, store: Store, accounts: Accounts, upstream: Upstream
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._accounts = accounts
+        self._upstream = upstream
+        self._current: Catalogue | None = None
+        self._raw = b""
+        self._looked_at = 0.0
+        self._look: asyncio.Task[None] | None = None
+        self._stood_in: set[str] = set()
+
+    async def current(self) -> Catalogue:
+        """The newest list this process knows; waits only while there is none at all.
+
+        Raises:
+            NoCatalogue: it was never read yet and can't be read now.
+        """
+        if self._current is None:
+            await self._first()
+        elif time.monotonic() - self._looked_at > LOOK_AGAIN_SECONDS:
+            self._start_look()
+        assert self._current is not None  # noqa: S101 _first() raised otherwise
+        return self._current
+
+    def resolve(self, catalogue: Catalogue, name: str) -> Variant:
+        """The variant a request names. An alias whose target is missing is logged once.
+
+        Raises:
+            UnknownModel: nobody has that name.
+        """
+        variant = catalogue.resolve(name, self._settings.aliases)
+        missing = variant.standing_in_for
+        if missing is not None and missing not in self._stood_in:
+            self._stood_in.add(missing)
+            log.warning(
+                "alias target is not in the catalogue",
+                extra={"target": missing, "used_instead": variant.model_id},
+            )
+        return variant
+
+    async def close(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            await asyncio.gather(self._look, return_exceptions=True)
+
+    async def _first(self) -> None:
+        look = self._start_look()
+        await asyncio.shield(asyncio.wait({look}))
+        if self._current is None:
+            error = look.exception() if not look.cancelled() else None
+            if isinstance(error, StoreUnavailable):
+                raise error
+            reason = error.message if isinstance(error, GatewayError) else "not read yet"
+            raise NoCatalogue(f"The upstream's model list could not be read: {reason}") from error
+
+    def _start_look(self) -> "asyncio.Task[None]":
+        if self._look is None or self._look.done():
+            self._looked_at = time.monotonic()
+            self._look = asyncio.create_task(self._look_again())
+            self._look.add_done_callback(_tell_failure)
+        return self._look
+
+    async def _look_again(self) -> None:
+        """Take over the shared list; read the upstream when it is this process's turn."""
+        cache = self._store.cache
+        shared = await cache.models_get()
+        if shared is not None:
+            self._take(shared.raw)
+            if shared.fresh:
+                return
+        claim = await cache.models_claim()
+        while claim is None and self._current is None:
+            await asyncio.sleep(0.1)  # another process is reading it for us
+            shared = await cache.models_get()
+            if shared is not None:
+                self._take(shared.raw)
+                return
+            claim = await cache.models_claim()
+        if claim is None:
+            return
+        raw = await self._read_upstream()
+        self._take(raw)
+        await cache.models_put(raw, claim, ttl_seconds=self._settings.models_cache_ttl)
+
+    async def _read_upstream(self) -> bytes:
+        """Without a login first, as the site allows it; else with a lent account."""
+        try:
+            return msgspec.json.encode(await self._upstream.models(None))
+        except GatewayError as error:
+            try:
+                return await self._read_with_account()
+            except NoAccount:
+                raise error from None
+
+    async def _read_with_account(self) -> bytes:
+        leases = self._store.leases
+        async with leases.borrowed("chat", wait_seconds=5) as lease:
+            session = await self._accounts.session(lease.account)
+            return msgspec.json.encode(await self._upstream.models(session))
+
+    def _take(self, raw: bytes) -> None:
+        if raw != self._raw:
+            self._current = Catalogue.from_upstream(msgspec.json.decode(raw))
+            self._raw = raw
+
+
+def _tell_failure(look: "asyncio.Task[None]") -> None:
+    """The old list stays in use; why it could not be read anew is said once per look."""
+    if not look.cancelled() and (error := look.exception()) is not None:
+        log.warning("model list was not refreshed", extra={"error": str(error)})

@@ -1,0 +1,68 @@
+"""What an error means for the account, for its egress and for the next attempt: one table.
+
+Knows: the error tree and the reactions of protocol sheet 15.4. Does not know: how a turn runs.
+"""
+
+import msgspec
+
+from shared.errors import (
+    AccountDead,
+    ChatGone,
+    ClientError,
+    GatewayError,
+    LoginFailed,
+    TokenRejected,
+    UpstreamBlocked,
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamQuota,
+    UpstreamRejected,
+    UpstreamSilent,
+    UpstreamUnavailable,
+)
+
+
+class Reaction(msgspec.Struct, frozen=True):
+    """What to do after a failed attempt.
+
+    Attributes:
+        again: another attempt may hear something else.
+        counted: the failed attempt uses up one of `CHAT_RETRY_COUNT`. A refusal that costs the
+            upstream nothing and tells us something lasting about the account isn't counted.
+        rest_seconds: the account rests this long for this capability.
+        reason: the cooldown's reason and the label of `…_failovers_total`.
+    """
+
+    again: bool = True
+    counted: bool = True
+    rest_seconds: float = 0
+    reason: str = "failure"
+
+
+# Most specific class first; the first `isinstance` wins.
+# Failures that hit every account alike rest none for more than 5 s (contract.md 4).
+REACTIONS: tuple[tuple[type[GatewayError], Reaction], ...] = (
+    (ClientError, Reaction(again=False, reason="client")),
+    (AccountDead, Reaction(counted=False, reason="dead")),  # marked dead where it was learned
+    (LoginFailed, Reaction(rest_seconds=5, reason="login")),
+    (UpstreamQuota, Reaction(counted=False, reason="quota")),  # rests until the error's own moment
+    (UpstreamBlocked, Reaction(reason="blocked")),  # the egress rests, not the account
+    # Sheet: the same account once after about 3 s, then another. Lending another one at once and
+    # this one after its rest is the same for a pool of one and faster for every other.
+    (UpstreamBusy, Reaction(rest_seconds=3, reason="busy")),
+    (TokenRejected, Reaction(rest_seconds=5, reason="token")),
+    (ChatGone, Reaction(reason="chat_gone")),
+    (UpstreamUnavailable, Reaction(rest_seconds=1, reason="unavailable")),
+    (UpstreamSilent, Reaction(rest_seconds=5, reason="silent")),
+    (UpstreamProtocolError, Reaction(reason="protocol")),
+    (UpstreamRejected, Reaction(again=False, reason="rejected")),
+    (UpstreamError, Reaction(reason="failure")),
+)
+
+_STOP = Reaction(again=False)
+
+
+def reaction_to(error: GatewayError) -> Reaction:
+    """Anything that is not the upstream's doing is never tried again."""
+    return next((reaction for kind, reaction in REACTIONS if isinstance(error, kind)), _STOP)

@@ -1,0 +1,182 @@
+"""Runs chat turns: lends an account, tries it, fails over before the first event, settles.
+
+    lend ── session ── open chat ── stream ── decoder ── limits ── emit(events)
+      └──────────── an error before the first event: settle, try another ─────┘
+
+Rules
+- Until the first event went out, an error is an exception and another account may be tried; after
+  it, the error is an event (`TurnFailed`), the last one, and nothing is ever restarted.
+- However a turn ends (also cancelled), its settlement runs to its end in a task owned by `Turns`:
+  the upstream is told to stop what nobody reads, the lease goes back, the account rests if it must.
+- Waiting for an account counts against `ACCOUNT_WAIT_SECONDS`, never against the first-token
+  deadline, which is of one attempt at the upstream.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from shared import metrics
+from shared.accounts import Accounts
+from shared.chat.events import Event, Usage
+from shared.chat.models import Variant
+from shared.chat.request import ChatRequest
+from shared.errors import GatewayError, NoAccount, StoreUnavailable, UpstreamError
+from shared.settings import Settings
+from shared.store.store import Store
+from shared.turns.attempt import Attempt
+from shared.turns.prompt import write_prompt
+from shared.turns.reactions import reaction_to
+from shared.upstream.client import Upstream
+
+log = logging.getLogger(__name__)
+
+Emit = Callable[[list[Event]], Awaitable[None]]
+
+# Bounds the failovers that no attempt is counted for (see `Reaction.counted`).
+FREE_FAILOVERS = 10
+
+
+class Turns:
+    """Opens turns and owns what they leave behind. One per process."""
+
+    def __init__(
+        self, *, settings: Settings, store: Store, accounts: Accounts, upstream: Upstream
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.accounts = accounts
+        self.upstream = upstream
+        self._settlements: set[asyncio.Task[None]] = set()
+
+    def open(self, request: ChatRequest, variant: Variant) -> "ChatTurn":
+        return ChatTurn(self, request, variant)
+
+    def own(self, settlement: Coroutine[Any, Any, None]) -> None:
+        """Run a settlement to its end, whatever becomes of the turn's own task."""
+        task = asyncio.create_task(settlement)
+        self._settlements.add(task)
+        task.add_done_callback(self._settlements.discard)
+
+    async def close(self) -> None:
+        """Wait for every settlement: afterwards the leases of this process are back."""
+        while self._settlements:
+            await asyncio.wait(self._settlements)
+
+
+class Stopwatch:
+    """Tells the gateway's own time from the time spent waiting for accounts and the upstream."""
+
+    def __init__(self) -> None:
+        self._waited = 0.0
+        self._since: float | None = None
+
+    @property
+    def waited_seconds(self) -> float:
+        running = time.monotonic() - self._since if self._since is not None else 0.0
+        return self._waited + running
+
+    def start_waiting(self) -> None:
+        if self._since is None:
+            self._since = time.monotonic()
+
+    def stop_waiting(self) -> None:
+        if self._since is not None:
+            self._waited += time.monotonic() - self._since
+            self._since = None
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        self.start_waiting()
+        try:
+            yield
+        finally:
+            self.stop_waiting()
+
+
+class ChatTurn:
+    """One turn. `run` once; the public fields tell its story while it runs and afterwards.
+
+    Attributes:
+        attempts: tries at the upstream, failed ones included.
+        account: e-mail of the account of the newest attempt.
+        usage: what the turn used; set with the terminal event.
+        error: why it failed, before or after its first event; None when it ended well.
+        first_event_at: `time.monotonic()` of the first event, None until then.
+    """
+
+    def __init__(self, turns: Turns, request: ChatRequest, variant: Variant) -> None:
+        self.request = request
+        self.variant = variant
+        self.stopwatch = Stopwatch()
+        self.attempts = 0
+        self.account: str | None = None
+        self.usage: Usage | None = None
+        self.error: GatewayError | None = None
+        self.first_event_at: float | None = None
+        self._turns = turns
+        self._tried: list[str] = []
+
+    async def run(self, emit: Emit) -> None:
+        """Emit the turn's events in batches; the terminal event is the last of the last batch.
+
+        Raises:
+            GatewayError: it failed before the first event; nothing was emitted.
+        """
+        try:
+            await self._run(emit)
+        except GatewayError as error:
+            self.error = error
+            raise
+
+    async def _run(self, emit: Emit) -> None:
+        prompt = write_prompt(self.request)
+        attempts_left = 1 + self._turns.settings.chat_retry_count
+        free_left = FREE_FAILOVERS
+        while True:
+            try:
+                await self._attempt(prompt, emit)
+            except UpstreamError as error:
+                reaction = reaction_to(error)
+                attempts_left -= reaction.counted
+                free_left -= not reaction.counted
+                if not reaction.again or attempts_left <= 0:
+                    raise
+                if free_left <= 0:
+                    raise NoAccount(f"{FREE_FAILOVERS} accounts in a row were refused") from error
+                if reaction.counted:
+                    if not await self._may_try_again():
+                        raise
+                    await self._back_off()
+                metrics.FAILOVERS.of(reaction.reason).inc()
+            else:
+                return
+
+    async def _attempt(self, prompt: str, emit: Emit) -> None:
+        with self.stopwatch.waiting():
+            lease = await self._turns.store.leases.lend(
+                self.variant.capability,
+                wait_seconds=self._turns.settings.account_wait_seconds,
+                tried=self._tried,
+            )
+        self.attempts += 1
+        self.account = lease.account.email
+        self._tried.append(lease.account.email)
+        await Attempt(self._turns, self, lease, emit).run(prompt)
+
+    async def _may_try_again(self) -> bool:
+        """The fleet's retry budget: an outage must not be multiplied by its callers."""
+        try:
+            return await self._turns.store.limits.may_try_again()
+        except StoreUnavailable:
+            return False
+
+    async def _back_off(self) -> None:
+        """Jittered and doubling, so that a fleet does not come back in step."""
+        base_seconds = self._turns.settings.chat_retry_backoff_ms / 1000
+        with self.stopwatch.waiting():
+            await asyncio.sleep(base_seconds * 2 ** (self.attempts - 1) * random.uniform(0.5, 1))
