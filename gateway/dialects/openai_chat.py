@@ -1,0 +1,701 @@
+"""OpenAI Chat Completions: `POST /v1/chat/completions`.
+
+Source: OpenAI API reference, chat completions and their streaming events, read 2026-11; fields that
+Qwen's own API adds (`enable_thinking`, `thinking_budget`, `reasoning_content`) as in its reference.
+The error body here also serves every route that belongs to no dialect.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, assert_never
+
+import msgspec
+
+from gateway.dialects.appendix import Appendix, write_appendix
+from gateway.dialects.body import read_body
+from gateway.dialects.turn import Turn
+from shared.chat.collect import Reply
+from shared.chat.events import (
+    Event,
+    MediaReady,
+    ReasoningDelta,
+    SourcesFound,
+    StopReason,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    TurnEnd,
+    TurnFailed,
+    Usage,
+)
+from shared.chat.request import (
+    ChatRequest,
+    Message,
+    Part,
+    ReasoningPart,
+    Role,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from shared.errors import BadRequest, GatewayError
+
+KEEPALIVE = b": keepalive\n\n"
+
+THINKING_BUDGET_MAX = (
+    38_911  # protocol sheet, section 5: what the upstream's own callers may ask for
+)
+EFFORT_BUDGETS = {"low": 2_048, "medium": 8_192, "high": 32_768, "xhigh": THINKING_BUDGET_MAX}
+STOP_SEQUENCES_MAX = 64
+STOP_SEQUENCE_LENGTH_MAX = 2_000
+
+
+def new_id(random_hex: str) -> str:
+    return "chatcmpl-" + random_hex
+
+
+# -- request
+
+
+class _Unheeded(msgspec.Struct):
+    """Fields the upstream can't honour: accepted and named in `ChatRequest.ignored`.
+
+    Any: they are read by nobody.
+    """
+
+    temperature: Any = None
+    top_p: Any = None
+    top_k: Any = None
+    min_p: Any = None
+    seed: Any = None
+    frequency_penalty: Any = None
+    presence_penalty: Any = None
+    repetition_penalty: Any = None
+    logit_bias: Any = None
+    logprobs: Any = None
+    top_logprobs: Any = None
+    user: Any = None
+    safety_identifier: Any = None
+    metadata: Any = None
+    store: Any = None
+    service_tier: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_retention: Any = None
+    prediction: Any = None
+    verbosity: Any = None
+    parallel_tool_calls: Any = None
+
+
+class _Part(msgspec.Struct):
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class _Function(msgspec.Struct):
+    name: str
+    arguments: str = ""
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function
+    id: str = ""
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str | list[_Part] | None = None
+    name: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+    tool_call_id: str | None = None
+    audio: Any = None  # Any: refused whatever it holds
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Thinking(msgspec.Struct):
+    type: str
+    budget_tokens: int | None = None
+
+
+class _Format(msgspec.Struct):
+    type: str
+
+
+class _Request(_Unheeded):
+    model: str | None = None
+    messages: list[_Message] | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    stop: str | list[str] | None = None
+    n: int | None = None
+    enable_thinking: bool | None = None
+    thinking: _Thinking | None = None
+    thinking_budget: int | None = None
+    reasoning_effort: str | None = None
+    web_search_options: dict[str, Any] | None = None  # Any: that it is there is what counts
+    response_format: _Format | None = None
+    modalities: list[str] | None = None
+    # Any: not read until tools are, only refused
+    tools: Any = None
+    tool_choice: Any = None
+    functions: Any = None
+    function_call: Any = None
+
+
+_DECODER = msgspec.json.Decoder(_Request)
+
+
+def read_request(body: bytes) -> ChatRequest:
+    """Read `{"model", "messages": [{"role", "content"}], "stream", …}`.
+
+    `thinking_budget` above the upstream's bound is lowered to it: it stays an upper bound.
+
+    Raises:
+        BadRequest: malformed, a field missing or wrong, or something that isn't supported yet.
+    """
+    given = read_body(body, _DECODER)
+    if not given.model or not given.model.strip():
+        raise BadRequest("model is missing", param="model")
+    _refuse_unsupported(given)
+    return ChatRequest(
+        model=given.model,
+        messages=_read_messages(given.messages),
+        stream=given.stream or False,
+        include_usage=bool(given.stream_options and given.stream_options.include_usage),
+        thinking=_read_thinking(given),
+        thinking_budget=_read_thinking_budget(given),
+        search=given.web_search_options is not None,
+        max_output_tokens=_read_max_tokens(given),
+        stop_sequences=_read_stop(given.stop),
+        ignored=_read_ignored(given),
+    )
+
+
+def _refuse_unsupported(given: _Request) -> None:
+    if given.n not in (None, 1):
+        raise BadRequest("n: only one choice is supported, leave it out or send 1", param="n")
+    if given.tools:
+        raise BadRequest("tools: tools aren't supported yet", param="tools")
+    if given.functions:
+        raise BadRequest("functions: functions aren't supported yet", param="functions")
+    for name, choice in (
+        ("tool_choice", given.tool_choice),
+        ("function_call", given.function_call),
+    ):
+        if choice and choice not in ("none", "auto"):  # without tools these two ask for nothing
+            raise BadRequest(f"{name}: tools aren't supported yet", param=name)
+    if given.response_format and given.response_format.type != "text":
+        raise BadRequest(
+            "response_format: only text is supported yet", param="response_format.type"
+        )
+    for index, modality in enumerate(given.modalities or ()):
+        if modality != "text":
+            raise BadRequest(
+                f"modalities[{index}]: only text is supported yet", param=f"modalities[{index}]"
+            )
+
+
+# Spellings of OpenAI → neutral roles.
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+
+
+def _read_messages(given: list[_Message] | None) -> tuple[Message, ...]:
+    if not given:
+        raise BadRequest("messages is missing or empty", param="messages")
+    messages = tuple(_read_message(m, f"messages[{i}]") for i, m in enumerate(given))
+    if not any(_says_something(message) for message in messages):
+        raise BadRequest("messages: there is no text in them", param="messages")
+    return messages
+
+
+def _says_something(message: Message) -> bool:
+    return any(
+        bool(part.text.strip())
+        if isinstance(part, TextPart)
+        else not isinstance(part, ReasoningPart)
+        for part in message.parts
+    )
+
+
+def _read_message(given: _Message, path: str) -> Message:
+    role = _ROLES.get(given.role)
+    if role is None:
+        known = ", ".join(_ROLES)
+        raise BadRequest(f"{path}.role: expected one of {known}", param=f"{path}.role")
+    if given.audio:
+        raise BadRequest(f"{path}.audio: audio isn't supported yet", param=f"{path}.audio")
+    if role == "tool":
+        return Message(role, (_read_tool_result(given, path),))
+    if role == "assistant":
+        return Message(role, tuple(_read_assistant_parts(given, path)))
+    return Message(role, _read_content(given, path))
+
+
+def _read_assistant_parts(given: _Message, path: str) -> Iterator[Part]:
+    if given.reasoning_content:
+        yield ReasoningPart(given.reasoning_content)
+    if given.content is not None:
+        yield from _read_content(given, path)
+    if given.refusal:
+        yield TextPart(given.refusal)
+    for call in given.tool_calls or ():
+        yield ToolCallPart(call.id, call.function.name, call.function.arguments)
+    if given.function_call:
+        yield ToolCallPart("", given.function_call.name, given.function_call.arguments)
+
+
+def _read_tool_result(given: _Message, path: str) -> ToolResultPart:
+    content = _read_content(given, path)
+    return ToolResultPart(given.tool_call_id or "", content, name=given.name or "")
+
+
+def _read_content(given: _Message, path: str) -> tuple[TextPart, ...]:
+    content = given.content
+    if content is None:
+        raise BadRequest(f"{path}.content is missing", param=f"{path}.content")
+    if isinstance(content, str):
+        return (TextPart(content),)
+    return tuple(_read_part(p, f"{path}.content[{i}]") for i, p in enumerate(content))
+
+
+_MEDIA = {
+    "image_url", "image", "input_image", "video_url", "video", "input_video",
+    "input_audio", "audio", "audio_url", "file", "input_file",
+}  # fmt: skip
+
+
+def _read_part(given: _Part, path: str) -> TextPart:
+    match given.type:
+        case "text" | "input_text" | "output_text":
+            text, field = given.text, "text"
+        case "refusal":
+            text, field = given.refusal, "refusal"
+        case kind if kind in _MEDIA:
+            raise BadRequest(f"{path}.type: {kind} isn't supported yet", param=f"{path}.type")
+        case _:
+            raise BadRequest(f"{path}.type: unknown kind of content", param=f"{path}.type")
+    if text is None:
+        raise BadRequest(f"{path}.{field} is missing", param=f"{path}.{field}")
+    return TextPart(text)
+
+
+def _read_thinking(given: _Request) -> bool | None:
+    """The most explicit field wins: `enable_thinking`, `thinking`, then `reasoning_effort`."""
+    if given.thinking and given.thinking.type not in ("enabled", "disabled", "adaptive", "auto"):
+        raise BadRequest(
+            "thinking.type: expected enabled, disabled or adaptive", param="thinking.type"
+        )
+    effort = _read_effort(given)
+    if given.enable_thinking is not None:
+        return given.enable_thinking
+    if given.thinking:
+        return {"enabled": True, "disabled": False}.get(given.thinking.type)
+    return None if effort is None else effort != "none"
+
+
+def _read_thinking_budget(given: _Request) -> int | None:
+    """Tokens of reasoning at most: the most explicit of the fields that can say it."""
+    if given.thinking_budget is not None:
+        return _bounded_budget(given.thinking_budget, "thinking_budget")
+    if given.thinking and given.thinking.budget_tokens is not None:
+        return _bounded_budget(given.thinking.budget_tokens, "thinking.budget_tokens")
+    return EFFORT_BUDGETS.get(_read_effort(given) or "")
+
+
+_EFFORTS = {"none": "none", "minimal": "none", "max": "xhigh"} | {e: e for e in EFFORT_BUDGETS}
+
+
+def _read_effort(given: _Request) -> str | None:
+    """A key of `EFFORT_BUDGETS`, or `none`, or None when nothing was said."""
+    if not given.reasoning_effort:
+        return None
+    if effort := _EFFORTS.get(given.reasoning_effort):
+        return effort
+    known = ", ".join(sorted(_EFFORTS))
+    raise BadRequest(f"reasoning_effort: expected one of {known}", param="reasoning_effort")
+
+
+def _bounded_budget(tokens: int, path: str) -> int:
+    return min(_at_least_one(tokens, path), THINKING_BUDGET_MAX)
+
+
+def _read_max_tokens(given: _Request) -> int | None:
+    """`max_completion_tokens` replaced `max_tokens` and wins over it."""
+    for name in ("max_tokens", "max_completion_tokens"):
+        tokens: int | None = getattr(given, name)
+        if tokens is not None:
+            _at_least_one(tokens, name)
+    return given.max_tokens if given.max_completion_tokens is None else given.max_completion_tokens
+
+
+def _at_least_one(tokens: int, path: str) -> int:
+    if tokens < 1:
+        raise BadRequest(f"{path}: expected an integer >= 1, got {tokens}", param=path)
+    return tokens
+
+
+def _read_stop(given: str | list[str] | None) -> tuple[str, ...]:
+    """More than OpenAI's four are welcome: it is the gateway that looks for them."""
+    if not given:
+        return ()
+    sequences = (given,) if isinstance(given, str) else tuple(given)
+    if len(sequences) > STOP_SEQUENCES_MAX:
+        raise BadRequest(f"stop: at most {STOP_SEQUENCES_MAX} sequences", param="stop")
+    for index, sequence in enumerate(sequences):
+        if not 0 < len(sequence) <= STOP_SEQUENCE_LENGTH_MAX:
+            path = "stop" if isinstance(given, str) else f"stop[{index}]"
+            raise BadRequest(
+                f"{path}: expected 1 to {STOP_SEQUENCE_LENGTH_MAX} characters", param=path
+            )
+    return sequences
+
+
+def _read_ignored(given: _Request) -> tuple[str, ...]:
+    """Names of the given fields nobody heeds; null, false and empty ask for nothing."""
+    names = [name for name in _Unheeded.__struct_fields__ if _asks(getattr(given, name))]
+    if any(message.name and _ROLES[message.role] != "tool" for message in given.messages or ()):
+        names.append("messages[].name")
+    return tuple(names)
+
+
+def _asks(value: object) -> bool:
+    return value is not None and value is not False and value not in ("", [], {})
+
+
+# -- answer: shapes
+
+
+class _CitedUrl(msgspec.Struct):
+    start_index: int
+    end_index: int
+    title: str
+    url: str
+
+
+class _Annotation(msgspec.Struct):
+    url_citation: _CitedUrl
+    type: str = "url_citation"
+
+
+class _CalledFunction(msgspec.Struct, omit_defaults=True):
+    arguments: str
+    name: str | None = None
+
+
+class _CalledTool(msgspec.Struct, omit_defaults=True):
+    """A whole call in a reply; in a chunk `index` is there and all but it may be missing."""
+
+    function: _CalledFunction
+    index: int | None = None
+    id: str | None = None
+    type: str | None = None
+
+
+class _Delta(msgspec.Struct, omit_defaults=True):
+    role: str | None = None
+    content: str | None = None
+    annotations: list[_Annotation] | None = None
+    tool_calls: list[_CalledTool] | None = None
+
+
+class _ReplyMessage(msgspec.Struct):
+    content: str | None
+    reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
+    annotations: list[_Annotation] | msgspec.UnsetType = msgspec.UNSET
+    tool_calls: list[_CalledTool] | msgspec.UnsetType = msgspec.UNSET
+    refusal: None = None
+    role: str = "assistant"
+
+
+class _Choice(msgspec.Struct):
+    message: _ReplyMessage
+    finish_reason: str
+    index: int = 0
+    logprobs: None = None
+
+
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: int
+
+
+class _CompletionDetails(msgspec.Struct):
+    reasoning_tokens: int
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: _PromptDetails
+    completion_tokens_details: _CompletionDetails
+
+
+class _Completion(msgspec.Struct):
+    id: str
+    created: int
+    model: str
+    choices: list[_Choice]
+    usage: _Usage
+    object: str = "chat.completion"
+
+
+class _Head(msgspec.Struct, kw_only=True):
+    """What every chunk of a stream begins with."""
+
+    id: str
+    object: str = "chat.completion.chunk"
+    created: int
+    model: str
+
+
+_encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
+
+_FINISH_REASONS: dict[StopReason, str] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
+}
+
+_THINK_OPENS = "<think>\n"
+_THINK_CLOSES = "\n</think>\n\n"
+
+
+# -- answer: stream
+
+
+def open_writer(turn: Turn) -> "ChunkWriter":
+    return ChunkWriter(turn)
+
+
+class ChunkWriter:
+    """Events → `data: {"object": "chat.completion.chunk", "choices": [{"delta": {…}}]}`.
+
+    Pictures and sources wait for the end and follow the text, as in the whole reply.
+
+    Phases: new → open ⇄ thinking (inside `<think>`, legacy rendering only) → ended.
+    """
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self._frame = _Frame(turn)
+        self._phase: Literal["new", "open", "thinking", "ended"] = "new"
+        self._length = 0  # characters of `content` so far: citations say where they stand in it
+        self._extras = Reply()  # its media and sources, until the end
+
+    def feed(self, event: Event) -> bytes:
+        """Contract: any order of events; after the first `TurnEnd` or `TurnFailed`, nothing."""
+        if self._phase == "ended":
+            return b""
+        match event:
+            case TextDelta(text):
+                return self._enter("open") + self._content(text)
+            case ReasoningDelta(text):
+                return self._reasoning(text)
+            case SourcesFound(sources):
+                self._extras.sources.extend(sources)
+                return self._begin()
+            case MediaReady(kind, url):
+                self._extras.media.append((kind, url))
+                return self._begin()
+            case ToolCallStart(index, call_id, name):
+                call = _CalledTool(_CalledFunction("", name), index, call_id, "function")
+                return self._enter("open") + self._frame.delta(_Delta(tool_calls=[call]))
+            case ToolCallDelta(index, arguments):
+                call = _CalledTool(_CalledFunction(arguments), index)
+                return self._enter("open") + self._frame.delta(_Delta(tool_calls=[call]))
+            case ToolCallEnd():
+                return b""
+            case TurnEnd(reason, usage):
+                return self._end(_FINISH_REASONS[reason], usage or Usage())
+            case TurnFailed(error):
+                return self._fail(error)
+            case _:
+                assert_never(event)
+
+    def _begin(self) -> bytes:
+        if self._phase != "new":
+            return b""
+        self._phase = "open"
+        return self._frame.role
+
+    def _enter(self, phase: Literal["open", "thinking"]) -> bytes:
+        """What must be said before something of that phase can be."""
+        if phase == self._phase:
+            return b""
+        written = self._begin()
+        if phase != self._phase:
+            self._phase = phase
+            written += self._content(_THINK_OPENS if phase == "thinking" else _THINK_CLOSES)
+        return written
+
+    def _content(self, text: str) -> bytes:
+        self._length += len(text)
+        return self._frame.content(text)
+
+    def _reasoning(self, text: str) -> bytes:
+        rendering = self._turn.rendering
+        if not rendering.output_think:
+            return self._begin()
+        if rendering.legacy_reasoning_in_content:
+            return self._enter("thinking") + self._content(text)
+        return self._begin() + self._frame.reasoning(text)
+
+    def _end(self, finish_reason: str, usage: Usage) -> bytes:
+        written = [self._enter("open")]
+        appendix = _appendix(self._turn, self._extras, after_text=self._length > 0)
+        if appendix.text:
+            annotations = _annotations(appendix, self._length) or None
+            written.append(
+                self._frame.delta(_Delta(content=appendix.text, annotations=annotations))
+            )
+        written.append(self._frame.finish(finish_reason))
+        if self._turn.include_usage:
+            written.append(self._frame.usage(_usage(usage)))
+        written.append(b"data: [DONE]\n\n")
+        self._phase = "ended"
+        return b"".join(written)
+
+    def _fail(self, error: GatewayError) -> bytes:
+        closing = self._enter("open") if self._phase == "thinking" else b""
+        self._phase = "ended"
+        return closing + b"data: " + write_error(error, "") + b"\n\n"
+
+
+class _Frame:
+    """The frames of one turn's stream, as byte templates.
+
+    Measured 2026-11: 0.3 µs for a content frame against 1.5 µs through a tree of Structs.
+    """
+
+    def __init__(self, turn: Turn) -> None:
+        head = _Head(id=turn.id, created=turn.created, model=turn.model)
+        # Every other chunk of a stream that ends with a usage chunk says `"usage":null`.
+        self._usage = b',"usage":null' if turn.include_usage else b""
+        self._start = b"data: " + _encode(head)[:-1]
+        self._delta = self._start + b',"choices":[{"index":0,"delta":'
+        self._close = b',"logprobs":null,"finish_reason":null}]' + self._usage + b"}\n\n"
+        self._content = self._delta + b'{"content":'
+        self._reasoning = self._delta + b'{"reasoning_content":'
+        self._close_text = b"}" + self._close
+        self.role = self.delta(_Delta(role="assistant", content=""))
+
+    def content(self, text: str) -> bytes:
+        return self._content + _encode(text) + self._close_text
+
+    def reasoning(self, text: str) -> bytes:
+        return self._reasoning + _encode(text) + self._close_text
+
+    def delta(self, delta: _Delta) -> bytes:
+        return self._delta + _encode(delta) + self._close
+
+    def finish(self, reason: str) -> bytes:
+        ending = b'{},"logprobs":null,"finish_reason":' + _encode(reason) + b"}]"
+        return self._delta + ending + self._usage + b"}\n\n"
+
+    def usage(self, usage: _Usage) -> bytes:
+        return self._start + b',"choices":[],"usage":' + _encode(usage) + b"}\n\n"
+
+
+# -- answer: whole
+
+
+def write_reply(turn: Turn, reply: Reply) -> bytes:
+    """`{"object": "chat.completion", "choices": [{"message": {…}}], "usage": {…}}`."""
+    text, reasoning = _shown(turn, reply)
+    appendix = _appendix(turn, reply, after_text=bool(text))
+    content: str | None = text + appendix.text
+    if not content and reply.tool_calls:
+        content = None
+    message = _ReplyMessage(
+        content=content,
+        reasoning_content=reasoning or msgspec.UNSET,
+        annotations=_annotations(appendix, len(text)) or msgspec.UNSET,
+        tool_calls=_called_tools(reply) or msgspec.UNSET,
+    )
+    choice = _Choice(message=message, finish_reason=_FINISH_REASONS[reply.reason])
+    usage = _usage(reply.usage or Usage())
+    return _encode(_Completion(turn.id, turn.created, turn.model, [choice], usage))
+
+
+def _shown(turn: Turn, reply: Reply) -> tuple[str, str]:
+    """`content` without its appendix, and `reasoning_content`."""
+    if not reply.reasoning or not turn.rendering.output_think:
+        return reply.text, ""
+    if turn.rendering.legacy_reasoning_in_content:
+        return _THINK_OPENS + reply.reasoning + _THINK_CLOSES + reply.text, ""
+    return reply.text, reply.reasoning
+
+
+def _appendix(turn: Turn, reply: Reply, *, after_text: bool) -> Appendix:
+    mode = turn.rendering.search_info_mode
+    return write_appendix(reply.media, reply.sources, search_info_mode=mode, after_text=after_text)
+
+
+def _annotations(appendix: Appendix, offset: int) -> list[_Annotation]:
+    return [
+        _Annotation(_CitedUrl(offset + cited.start, offset + cited.end, cited.title, cited.url))
+        for cited in appendix.citations
+    ]
+
+
+def _called_tools(reply: Reply) -> list[_CalledTool]:
+    return [
+        _CalledTool(_CalledFunction(call.arguments, call.name), id=call.call_id, type="function")
+        for call in reply.tool_calls
+    ]
+
+
+def _usage(usage: Usage) -> _Usage:
+    return _Usage(
+        prompt_tokens=usage.input_tokens,
+        completion_tokens=usage.output_tokens,
+        total_tokens=usage.input_tokens + usage.output_tokens,
+        prompt_tokens_details=_PromptDetails(usage.cached_tokens),
+        completion_tokens_details=_CompletionDetails(usage.reasoning_tokens),
+    )
+
+
+# -- errors
+
+
+class _Error(msgspec.Struct):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _Error
+
+
+# Codes whose type isn't the one of their status class. Contract, section 4.
+_ERROR_TYPES = {
+    "forbidden": "permission_error",
+    "rate_limit_exceeded": "rate_limit_error",
+    "accounts_exhausted": "rate_limit_error",
+}
+
+
+def write_error(error: GatewayError, request_id: str) -> bytes:
+    """`{"error": {"message", "type", "param", "code"}}`; the request id goes in its header."""
+    by_status = "invalid_request_error" if error.status < 500 else "server_error"
+    type_ = _ERROR_TYPES.get(error.code, by_status)
+    param = getattr(error, "param", None)
+    return _encode(_ErrorBody(_Error(error.message, type_, param, error.code)))
