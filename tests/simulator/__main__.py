@@ -12,6 +12,8 @@ import signal
 import sys
 from typing import Any
 
+import msgspec
+
 from tests.simulator.server import Simulator
 
 PR_SET_PDEATHSIG = 1
@@ -65,10 +67,19 @@ def main() -> int:
     simulator = Simulator(
         accounts=given.accounts, host=given.host, port=given.port, prefix=given.prefix, **config
     )
-    simulator.configure(**dict(pair.split("=", 1) for pair in given.set))
+    simulator.configure(**dict(assignment(pair) for pair in given.set))
     with asyncio.Runner(loop_factory=fast_loop()) as runner:
         runner.run(serve(simulator))
     return 0
+
+
+def assignment(pair: str) -> tuple[str, Any]:  # Any: a JSON value
+    """`NAME=VALUE` with a JSON value, or a plain word."""
+    name, _, value = pair.partition("=")
+    try:
+        return name, msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return name, value
 
 
 def fast_loop() -> Any:  # Any: uvloop is optional

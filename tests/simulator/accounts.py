@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from tests.simulator.config import Config
 from tests.simulator.connection import Exchange, Headers, Request, Response, json_response
 from tests.simulator.failures import FAILURES, envelope_response, html_page, refuse
 from tests.simulator.frames import encode
-from tests.simulator.config import Config
 
 if TYPE_CHECKING:
     from tests.simulator.state import State
@@ -216,9 +216,8 @@ def _admit(state: State, address: str) -> bool:
     now = time.monotonic()
     recent = state.login_times.setdefault(address, [])
     recent[:] = [at for at in recent if now - at < config.login_window_seconds]
-    if config.login_min_interval_ms and recent:
-        if (now - recent[-1]) * 1000 < config.login_min_interval_ms:
-            return False
+    if recent and (now - recent[-1]) * 1000 < config.login_min_interval_ms:
+        return False
     if config.login_limit and len(recent) >= config.login_limit:
         return False
     recent.append(now)

@@ -9,9 +9,25 @@ from tests.simulator import frames
 from tests.simulator.frames import Ids, Payload, spell_all
 from tests.simulator.script import Action, ScriptError, decode64
 
-WORDS = (
-    "the quick brown fox jumps over the lazy dog and runs along the river until it rains".split()
-)
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "the",
+    "lazy",
+    "dog",
+    "and",
+    "runs",
+    "along",
+    "the",
+    "river",
+    "until",
+    "it",
+    "rains",
+]
 THOUGHTS = [
     ("Reading the request", "The caller wrote something; I look at what it asks for."),
     (

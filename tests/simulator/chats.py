@@ -84,6 +84,10 @@ class Chats:
     def all_of(self, email: str) -> list[Chat]:
         return [chat for chat in self._chats.values() if chat.email == email]
 
+    def unlock(self) -> None:
+        for chat in self._chats.values():
+            chat.locked_until = 0.0
+
     def counts(self) -> dict[str, dict[str, int]]:
         """`{email: {"kept": n, "temporary": n}}` of the chats that exist now."""
         out: dict[str, dict[str, int]] = {}

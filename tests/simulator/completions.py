@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -14,20 +13,16 @@ from tests.simulator import answers, media, models
 from tests.simulator.answers import Answer, Facts
 from tests.simulator.chats import SECONDS, Chat
 from tests.simulator.connection import Exchange, Response
-from tests.simulator.failures import answer_of, payload_of, refuse
+from tests.simulator.failures import answer_of, literal, payload_of, refuse
 from tests.simulator.frames import Ids, Payload, encode, keep_alive, spell, spell_all
+from tests.simulator.player import EVENT_STREAM, FOR_EVER, End, Player
 from tests.simulator.script import Action, ScriptError, find_action, without_directives
 from tests.simulator.state import State, base_of
 from tests.simulator.stats import StreamRecord
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-EVENT_STREAM = "text/event-stream"
 IMAGE_TYPES = ("t2i", "image_edit")
 VIDEO_TYPES = ("t2v", "i2v")
 PLAIN = Action()
-FOR_EVER = 10**9
 
 
 class Prompt(msgspec.Struct):
@@ -153,7 +148,7 @@ def _refusal(
         return refuse("invalid_input", details="size is not supported")
     if config.check_media:
         for url in prompt.media_urls:
-            if not state.storage.usable(url, exchange, config):
+            if not state.storage.usable(url, exchange, state):
                 return refuse("InvalidAttachment")
     left = state.account_of(exchange).quota.get("t2v" if video else kind)
     if left is not None and left <= 0:
@@ -230,7 +225,7 @@ class Generation:
     def _left(self) -> None:
         self._over("aborted")
 
-    def _over(self, end: Any) -> None:
+    def _over(self, end: End) -> None:
         if self.record.end != "open":
             return
         self.stats.closed(self.record, end)
@@ -247,9 +242,14 @@ class Generation:
         if action.hang == "before":
             await asyncio.sleep(FOR_EVER)
         if action.reset == "before":
-            return self._broken(exchange.reset)
+            self._over("broken")
+            return exchange.reset()
         if action.canned:
-            return await self._play(answers.canned_events(action.frames or 64))
+            events = answers.canned_events(action.frames or self.state.config.canned_frames)
+            burst = 1 if action.delay_ms else len(events)
+            delay_ms = action.delay_ms or 0
+            self.action = msgspec.structs.replace(action, burst=burst, delay_ms=delay_ms)
+            return await self._play(events)
         if action.empty:
             return self._respond(Response(action.status or 200, b"", EVENT_STREAM))
         if action.body is not None or (action.status is not None and action.fail is None):
@@ -267,11 +267,6 @@ class Generation:
 
     def _respond(self, response: Response) -> None:
         self.exchange.respond(response)
-
-    def _broken(self, how: Any) -> None:
-        self.failed = True
-        self._over("broken")
-        how()
 
     # -- content
 
@@ -393,106 +388,20 @@ class Generation:
         self._note(extra=extra)
         return _document(media.message_document(self.ids, "", extra))
 
-    # -- transport
-
     async def _play(self, events: list[bytes]) -> None:
-        """Send the events as the action's timing and transport say. Positions count events sent."""
-        action, exchange = self.action, self.exchange
-        accepts = "gzip" in exchange.request.headers.get("accept-encoding", "")
-        exchange.start(
-            action.status or 200,
-            action.content_type or f"{EVENT_STREAM}; charset=utf-8",
-            [("x-request-id", str(uuid.uuid4())), ("cache-control", "no-cache")],
-            gzip=accepts and (action.gzip or self.state.config.gzip),
+        config = self.state.config
+        player = Player(
+            self.exchange,
+            self.action,
+            self.record,
+            delay_ms=config.delay_ms,
+            gzip=config.gzip,
+            beat=lambda: spell(keep_alive(self.ids, timestamp=int(time.time()))),
+            stopped=lambda: self.chat.stop_wanted,
+            over=self._over,
         )
-        if action.hang == "after":
-            await asyncio.sleep(FOR_EVER)
-        await asyncio.sleep(action.first_ms / 1000)
-        if await self._interrupted(0):
-            return
-        delay = self.state.config.delay_ms if action.delay_ms is None else action.delay_ms
-        for index, group in enumerate(self._groups(events)):
-            if index and delay:
-                await asyncio.sleep(delay / 1000)
-            if self.chat.stop_wanted:
-                break
-            await self._send(b"".join(group))
-            self.record.frames_sent += len(group)
-            if action.silence_ms and self.record.frames_sent == 1:
-                await self._silence()
-            if await self._interrupted(self.record.frames_sent):
-                return
-        await self._keep_open()
-        self._over(
-            "stopped" if self.chat.stop_wanted else ("broken" if self.failed else "complete")
-        )
-        exchange.end()
-
-    def _groups(self, events: list[bytes]) -> Iterator[list[bytes]]:
-        """`burst` events a piece, but never across a position where something is to happen."""
-        action = self.action
-        positions = {action.reset_after, action.close_after, action.cut_after, action.stall_after}
-        group: list[bytes] = []
-        for count, event in enumerate(events, start=1):
-            group.append(event)
-            if (
-                len(group) >= action.burst
-                or count in positions
-                or (count == 1 and action.silence_ms)
-            ):
-                yield group
-                group = []
-        if group:
-            yield group
-
-    async def _send(self, data: bytes) -> None:
-        exchange, cut = self.exchange, self.action.cut
-        for at in range(0, len(data), cut or len(data) or 1):
-            exchange.send(data[at : at + cut] if cut else data)
-            await exchange.drain()
-
-    async def _interrupted(self, sent: int) -> bool:
-        action, exchange = self.action, self.exchange
-        if action.stall_after == sent:
-            await self._wait(FOR_EVER if action.stall_ms is None else action.stall_ms / 1000)
-        if action.reset_after == sent:
-            await asyncio.sleep(0.005)  # what was sent goes out before the reset overtakes it
-            self._broken(exchange.reset)
-        elif action.close_after == sent:
-            self._broken(exchange.close)
-        elif action.cut_after == sent:
-            self._broken(exchange.end)
-        else:
-            return False
-        return True
-
-    async def _silence(self) -> None:
-        """No content, only `keep_alive` frames (6.1)."""
-        until = time.monotonic() + self.action.silence_ms / 1000
-        while (left := until - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, self.action.keep_alive_ms / 1000))
-            self.exchange.send(spell(keep_alive(self.ids, timestamp=int(time.time()))))
-            await self.exchange.drain()
-
-    async def _keep_open(self) -> None:
-        if self.action.keep_open_ms:
-            endless = self.action.keep_open_ms < 0
-            await self._wait(FOR_EVER if endless else self.action.keep_open_ms / 1000)
-
-    async def _wait(self, seconds: float) -> None:
-        """Sleep, but wake when the chat is stopped."""
-        until = time.monotonic() + seconds
-        while not self.chat.stop_wanted and (left := until - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, 0.05))
+        await player.play(events, failed=self.failed)
 
 
 def _document(payload: Payload) -> Response:
     return Response(200, encode(payload))
-
-
-def literal(action: Action) -> Response:
-    """The answer an action spells out: status, body, content type, headers."""
-    body = (action.body or "").encode()
-    guessed = "application/json" if re.match(rb"\s*[\[{]", body) else "text/plain"
-    headers = list((action.headers or {}).items())
-    return Response(action.status or 200, body, action.content_type or guessed, headers)

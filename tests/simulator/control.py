@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tests.simulator.connection import Exchange, Response, json_response
-from tests.simulator.script import ScriptError, to_action
+from tests.simulator.script import to_action
 
 if TYPE_CHECKING:
     from tests.simulator.state import State
@@ -18,7 +18,7 @@ def control(state: State, exchange: Exchange) -> Response:
     verb, path = exchange.request.method, exchange.request.path.removeprefix("/_sim")
     try:
         answer = _dispatch(state, exchange, verb, path)
-    except (ScriptError, msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         return json_response({"error": f"{type(error).__name__}: {error}"}, 400)
     if answer is None:
         return json_response({"error": f"no control route {verb} {path}"}, 404)
@@ -46,8 +46,9 @@ def _dispatch(state: State, exchange: Exchange, verb: str, path: str) -> Any:
         case "GET", "/accounts":
             return {"data": [shown(one) for one in state.accounts]}
         case "POST", "/revoke":
-            emails = [given["email"]] if given.get("email") else [a.email for a in state.accounts]
-            return {"revoked": sum(state.accounts.revoke(email) for email in emails)}
+            return _revoke(state, given)
+        case "POST", "/chats":
+            return _old_chats(state, given)
         case "POST", "/config":
             return msgspec.to_builtins(state.configure(given))
         case "GET", "/config":
@@ -76,6 +77,23 @@ def _accounts(state: State, given: Any) -> dict[str, Any]:
         else:
             state.accounts.change(fields)
     return {"accounts": len(state.accounts)}
+
+
+def _old_chats(state: State, given: dict[str, Any]) -> dict[str, Any]:
+    """Unlock every chat (`{"unlock": true}`), so that a test need not wait out the lock."""
+    if given.get("unlock"):
+        state.chats.unlock()
+    return {"chats": state.chats.counts()}
+
+
+def _revoke(state: State, given: dict[str, Any]) -> dict[str, int]:
+    """Drop web tokens, or with `"lane": "cli"` the portal's, of one account or of all."""
+    emails = [given["email"]] if given.get("email") else [one.email for one in state.accounts]
+    if given.get("lane") == "cli":
+        for email in emails:
+            state.devices.revoke(email, refresh_too=bool(given.get("refresh_too")))
+        return {"revoked": len(emails)}
+    return {"revoked": sum(state.accounts.revoke(email) for email in emails)}
 
 
 def shown(account: Any) -> dict[str, Any]:

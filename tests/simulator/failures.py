@@ -4,6 +4,7 @@
 A name that is not in the table is taken for a `data.code` as it stands.
 """
 
+import re
 import uuid
 from typing import Any, Literal
 
@@ -187,3 +188,11 @@ def html_page(status: int) -> Response:
     """A gateway's own page, as balancers answer 429, 5xx and 504 (7)."""
     text = f"<html><head><title>{status}</title></head><body><h1>{status}</h1><hr>tengine</body></html>"
     return Response(status, text.encode(), "text/html")
+
+
+def literal(action: Action) -> Response:
+    """The answer an action spells out: status, body, content type, headers."""
+    body = (action.body or "").encode()
+    guessed = "application/json" if re.match(rb"\s*[\[{]", body) else "text/plain"
+    headers = list((action.headers or {}).items())
+    return Response(action.status or 200, body, action.content_type or guessed, headers)

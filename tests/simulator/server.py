@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from tests.simulator import accounts, chats, completions, control, media
+from tests.simulator import accounts, chats, completions, control, device, media, portal, storage
 from tests.simulator.canned import Canned
 from tests.simulator.config import Config
 from tests.simulator.connection import Connection, Exchange, Response, json_response
-from tests.simulator.failures import answer_of, html_page
+from tests.simulator.failures import answer_of, html_page, literal
 from tests.simulator.models import DEFAULT_MODELS
+from tests.simulator.player import FOR_EVER
 from tests.simulator.script import Action, to_action
 from tests.simulator.state import State
 from tests.simulator.stats import Stats
@@ -63,6 +64,18 @@ EXACT: dict[tuple[str, str], Route] = {
         "settings_update", "write", accounts.settings_update
     ),
     ("POST", "/api/v2/users/user/entitlement_quota"): Route("quota", "token", accounts.quota),
+    ("POST", "/api/v1/files/getstsToken"): Route("sts_token", "open", storage.sts_token),
+    ("POST", "/api/v2/files/parse"): Route("parse", "write", storage.parse),
+    ("POST", "/api/v2/files/parse/status"): Route("parse_status", "token", storage.parse_status),
+    ("POST", "/api/v1/oauth2/device/code"): Route("device_code", "open", device.device_code),
+    ("POST", "/api/v2/oauth2/authorize"): Route(
+        "device_authorize", "token", device.device_authorize
+    ),
+    ("POST", "/api/v1/oauth2/token"): Route("device_token", "open", device.device_token),
+    ("GET", "/v1/models"): Route("portal_models", "open", portal.portal_models),
+    ("POST", "/v1/chat/completions"): Route(
+        "portal_completions", "open", portal.portal_completions
+    ),
 }
 
 PATTERNS: list[tuple[str, re.Pattern[str], Route]] = [
@@ -83,6 +96,8 @@ PATTERNS: list[tuple[str, re.Pattern[str], Route]] = [
         Route("task_status", "token", media.task_status),
     ),
     ("GET", re.compile(r"(/media/.+)"), Route("media", "open", media.media_file)),
+    ("PUT", re.compile(f"/{storage.BUCKET}/(.+)"), Route("upload", "open", storage.put_object)),
+    ("GET", re.compile(f"/{storage.BUCKET}/(.+)"), Route("download", "open", storage.get_object)),
 ]
 
 OPERATIONS = sorted(
@@ -223,6 +238,8 @@ class Simulator:
     def _route(self, exchange: Exchange) -> Route | None:
         method = exchange.request.method
         path = exchange.request.path
+        if exchange.request.headers.get("host", "").startswith(f"{storage.BUCKET}."):
+            path = f"/{storage.BUCKET}{path}"
         exact = EXACT.get((method, path)) or EXACT.get((method, path.rstrip("/")))
         if exact is not None:
             return exact
@@ -239,7 +256,8 @@ class Simulator:
             exchange.email = str(request.json().get("email", ""))
             return
         account = self.state.accounts.by_token(request.bearer)
-        exchange.email = account.email if account else ""
+        owner = account.email if account else self.state.devices.owner(request.bearer)
+        exchange.email = owner
 
     def _take(self, exchange: Exchange) -> Action | None:
         playbook = self.state.playbook
@@ -262,7 +280,7 @@ class Simulator:
         await asyncio.sleep(delay_ms / 1000)
         action: Action | None = exchange.action
         if action is not None and action.hang == "before" and route.operation != "completions":
-            await asyncio.sleep(completions.FOR_EVER)
+            await asyncio.sleep(FOR_EVER)
         self._perform(exchange, route)
 
     def _perform(self, exchange: Exchange, route: Route) -> None:
@@ -290,9 +308,9 @@ class Simulator:
         elif action.empty:
             exchange.respond(Response(action.status or 200, b""))
         elif action.fail is not None:
-            exchange.respond(answer_of(action))
+            exchange.respond(FAILURE_FORMS.get(exchange.operation, answer_of)(action))
         elif action.body is not None or action.status is not None:
-            exchange.respond(completions.literal(action))
+            exchange.respond(literal(action))
         else:
             return False
         return True
@@ -303,6 +321,13 @@ class Simulator:
 
 
 STREAMING = ("completions", "portal_completions")
+FAILURE_FORMS: dict[str, Callable[[Action], Response]] = {
+    "upload": storage.failure,
+    "download": storage.failure,
+    "device_code": device.failure,
+    "device_token": device.failure,
+    "portal_models": portal.failure,
+}
 
 
 def demo_account(number: int) -> tuple[str, str]:
