@@ -14,9 +14,9 @@
     │  ├─ PayloadTooLarge             413
     │  └─ RateLimited                 429   the caller is over its limits
     ├─ UpstreamError                  502   the far side's fault
-    │  ├─ UpstreamRejected            502   it said no to this request; another account would hear the same
+    │  ├─ UpstreamRejected            502   it said no; another account would hear the same
     │  ├─ UpstreamUnavailable         502   5xx, refused, reset: transient
-    │  ├─ UpstreamBusy                502   a burst limit or a locked chat: the same account again after a pause
+    │  ├─ UpstreamBusy                502   a burst limit or a locked chat: again after a pause
     │  ├─ UpstreamProtocolError       502   nonsense on the wire, or the stream was cut
     │  ├─ UpstreamEmpty               502   it ended well and said nothing
     │  ├─ UpstreamSilent              504   first-token or idle deadline
@@ -29,17 +29,20 @@
     ├─ AccountsExhausted              429   every account is spent for this capability
     ├─ NoAccount                      503   none usable, or all busy longer than the wait
     ├─ NoCatalogue                    503   the model list was never read yet
-    ├─ Draining                       503   this process is going away; told in band to what still runs
+    ├─ Draining                       503   this process is going away; told in band
     └─ StoreUnavailable               503   Redis did not answer
 
-`ContextTooLong`, `ContentRefused` and `UnknownModel` may also be learned from the upstream; they are
-the caller's business all the same, and no other account is tried.
+`ContextTooLong`, `ContentRefused` and `UnknownModel` may also be learned from the upstream; they
+are the caller's business all the same, and no other account is tried.
 
 A message is written for the person who reads it and never holds a secret. Each dialect maps `code`
 to its own words in one table.
 """
 
 from typing import ClassVar
+
+_DAY_SECONDS = 86_400
+_RESET_MARGIN_SECONDS = 900
 
 
 class GatewayError(Exception):
@@ -163,6 +166,10 @@ class UpstreamUnavailable(UpstreamError):
 class UpstreamBusy(UpstreamError):
     """The upstream asks for a slower pace."""
 
+    def __init__(self, message: str | None = None, *, pause_seconds: float = 3):
+        super().__init__(message)
+        self.pause_seconds = pause_seconds
+
 
 class UpstreamProtocolError(UpstreamError):
     """The upstream's answer makes no sense or was cut off."""
@@ -182,10 +189,28 @@ class UpstreamSilent(UpstreamError):
 
 
 class UpstreamQuota(UpstreamError):
-    """This account's quota is used up."""
+    """This account's quota is used up.
+
+    `hours` = how long the upstream says it lasts, when it says so.
+    """
 
     status = 429
     code = "accounts_exhausted"
+
+    def __init__(self, message: str | None = None, *, hours: float | None = None):
+        super().__init__(message or "This account's quota is used up.")
+        self.hours = hours
+
+    def resumes_at(self, now: float) -> float:
+        """The moment (epoch seconds) from which the account may be asked again, seen from `now`.
+
+        Quotas begin anew at 00:00 UTC. A refusal in the first quarter of an hour of a day shows
+        that this one didn't: then the upstream's own hours count (protocol sheet 15.4).
+        """
+        since_midnight = now % _DAY_SECONDS
+        if self.hours is not None and since_midnight < _RESET_MARGIN_SECONDS:
+            return now + self.hours * 3600
+        return now - since_midnight + _DAY_SECONDS
 
 
 class UpstreamBlocked(UpstreamError):
