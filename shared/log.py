@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -65,6 +65,32 @@ def set_up(
     for chatty in ("asyncio", "httpx", "httpcore", "aiohttp", "rq.worker"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(True)
+
+
+class LogSettings(Protocol):
+    """The part of `shared.settings.Settings` that says how to log."""
+
+    @property
+    def log_level(self) -> str: ...
+    @property
+    def enable_file_log(self) -> bool: ...
+    @property
+    def log_dir(self) -> str: ...
+    @property
+    def max_log_file_size(self) -> int: ...
+    @property
+    def max_log_files(self) -> int: ...
+    @property
+    def secret_values(self) -> Iterable[str]: ...
+
+
+def set_up_log(process: str, settings: LogSettings) -> None:
+    """`set_up` as the settings say; every secret of the settings is masked by its value."""
+    file = None
+    if settings.enable_file_log:
+        max_bytes = settings.max_log_file_size * 1024 * 1024
+        file = LogFile(settings.log_dir, max_bytes, settings.max_log_files)
+    set_up(process, level=settings.log_level, secrets=settings.secret_values, file=file)
 
 
 @contextmanager

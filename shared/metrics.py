@@ -282,8 +282,7 @@ def _in_files(directory: Path) -> dict[str, dict[_Key, float]]:
 
     Race: a process killed between creating its file and giving it a size leaves an empty one,
     which the library's reader does not survive; such a file is left out. Live gauges of a dead
-    process are removed here as well as by its parent, so that no scrape in between shows its open
-    streams.
+    process are removed here, by the first scrape after its death: its open streams died with it.
     """
     readable = []
     for path in directory.glob("*.db"):
@@ -297,12 +296,6 @@ def _in_files(directory: Path) -> dict[str, dict[_Key, float]]:
             continue
         readable.append(str(path))
     return _by_family(MultiProcessCollector.merge(readable))  # type: ignore[no-untyped-call]
-
-
-def forget_process(pid: int, directory: str) -> None:
-    """Drop what a dead process alone accounted for (open streams); its counts stay."""
-    for path in Path(directory).glob(f"gauge_live*_{pid}.db"):
-        path.unlink(missing_ok=True)
 
 
 def _pid_of(path: Path) -> int:

@@ -145,8 +145,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     account_wait_seconds: Annotated[
         float,
         _m(
-            "How long a turn waits for a busy account (keep-alives run; not part of the first-token "
-            "deadline), then 503 `no_account`.",
+            "How long a turn waits for a busy account (keep-alives run; not part of the "
+            "first-token deadline), then 503 `no_account`.",
             group="keys and accounts",
             ge=1,
         ),
@@ -292,8 +292,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: Annotated[
         str,
         _m(
-            "`redis://`, `rediss://`, `unix://`, `redis+sentinel://` or `redis+cluster://`; implies "
-            "`DATA_SAVE_MODE=redis`.",
+            "`redis://`, `rediss://`, `unix://`, `redis+sentinel://` or `redis+cluster://`; "
+            "implies `DATA_SAVE_MODE=redis`.",
             group="storage",
             secret=True,
             pattern=r"^((redis|rediss|unix|redis\+sentinel|redis\+cluster)://.+)?$",
@@ -345,6 +345,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(key.strip() for key in self.api_key.split(",") if key.strip())
 
     @property
+    def secret_values(self) -> frozenset[str]:
+        """Every secret of this configuration, whole and in its parts: what no log line may hold."""
+        lists = (self.api_key, self.cli_api_keys)
+        values = {part.strip() for text in lists for part in text.split(",")}
+        values |= {self.secret_key, self.secret_key_previous, self.metrics_token, self.site_cookies}
+        entries = parse_accounts(self.accounts)
+        values |= {entry.password for entry in entries}
+        for url in (self.redis_url, self.proxy_url, *(entry.proxy for entry in entries)):
+            password = urllib.parse.urlsplit(url).password or ""
+            values |= {password, urllib.parse.unquote(password)}
+        return frozenset(value for value in values if value)
+
+    @property
     def aliases(self) -> dict[str, str]:
         return msgspec.json.decode(self.model_aliases, type=dict[str, str])
 
@@ -363,14 +376,9 @@ RENAMED = {"PM2_INSTANCES": "WORKERS", "PM2_MAX_MEMORY": "WORKER_MAX_MEMORY"}
 FOREIGN = {"PROMETHEUS_MULTIPROC_DIR", "RQ_KEY_PREFIX"}
 
 _HINTS = get_type_hints(Settings, include_extras=True)
-_DEFAULTS = {
-    name: default
-    for name, default in zip(
-        Settings.__struct_fields__[-len(Settings.__struct_defaults__) :],
-        Settings.__struct_defaults__,
-        strict=True,
-    )
-}
+_DEFAULTS = dict(  # all fields have one
+    zip(Settings.__struct_fields__, Settings.__struct_defaults__, strict=True)
+)
 
 
 def is_secret(name: str) -> bool:
@@ -510,7 +518,7 @@ def parse_accounts(text: str) -> list[AccountEntry]:
     """`email:password[|proxy_url]`, comma separated; split at the first `:` and the last `|`.
 
     Raises:
-        SettingsError: an entry without e-mail or password; the entry's number is named, never its text.
+        SettingsError: an entry without e-mail or password; its number is named, never its text.
     """
     entries = []
     for number, raw in enumerate(text.split(","), start=1):

@@ -85,10 +85,3 @@ def test_the_file_of_a_process_killed_while_making_it_breaks_no_scrape(
     spawn(2)
     (tmp_path / "counter_999999.db").touch()
     assert shown(tmp_path)["qwen_gateway_requests_total"] == 2
-
-
-def test_a_dead_process_is_forgotten_by_its_parent(spawn: Spawn, tmp_path: Path) -> None:
-    process = spawn(2)
-    metrics.forget_process(process.pid, str(tmp_path))
-    assert not list(tmp_path.glob(f"gauge_live*_{process.pid}.db"))
-    assert shown(tmp_path)["qwen_gateway_requests_total"] == 2

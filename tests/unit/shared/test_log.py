@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import log
+from shared.settings import load
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +133,32 @@ def test_known_secrets_are_masked_whatever_they_look_like(
     logging.getLogger("x").info("said open sesame to the door", extra={"said": "open sesame"})
     [line] = lines_of(capfd)
     assert "sesame" not in line
+
+
+def test_every_secret_of_the_settings_is_masked_by_its_value(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    settings = load(
+        {
+            "API_KEY": "plain admin, plain regular",
+            "ACCOUNTS": "a@example.com:pa$$ #1|socks5://u:proxypw@10.0.0.1:1080",
+            "SECRET_KEY": "s" * 40,
+            "METRICS_TOKEN": "metrics token",
+            "REDIS_URL": "redis://:redis%20pw@localhost/0",
+        }
+    )
+    log.set_up_log("gateway", settings)
+    for secret in settings.secret_values:
+        logging.getLogger("x").info("said %s", secret)
+    said = capfd.readouterr().err
+    assert len(said.splitlines()) == len(settings.secret_values) == 8
+    assert not [secret for secret in settings.secret_values if secret in said]
+
+
+def test_the_file_log_is_written_where_the_settings_say(tmp_path: Path) -> None:
+    log.set_up_log("workers", load({"ENABLE_FILE_LOG": "true", "LOG_DIR": str(tmp_path)}))
+    logging.getLogger("x").info("kept")
+    assert "event=kept" in (tmp_path / "workers.log").read_text()
 
 
 @given(st.text(max_size=200))
