@@ -65,7 +65,7 @@ def claimed(host: str, port: int) -> Iterator[None]:
         return
     with socket.socket(socket.AF_UNIX) as claim:
         try:
-            claim.bind(f"\0qwen-gateway/{os.getuid()}/{port}")
+            claim.bind(f"\0qwen-gateway/{os.getuid()}/{numeric(host, port)}/{port}")
         except OSError as error:
             raise AddressTaken(
                 f"SERVICE_PORT: {host}:{port} is taken by another gateway; "

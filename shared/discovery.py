@@ -19,11 +19,29 @@ from pathlib import Path
 import msgspec
 
 from shared import run_directory
+from shared.settings import Settings, SettingsError, load
 
 NOTHING_RUNS = (
     "REDIS_URL is not set and no launcher runs for DATA_DIR={data_dir} (DATA_SAVE_MODE={mode}): "
     "start `make run`, or set REDIS_URL, API_KEY and SECRET_KEY"
 )
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """The settings of a process started alone: its environment, else what a launcher published.
+
+    Raises:
+        SettingsError: wrong or missing, or there is no Redis to join.
+    """
+    settings = load(environ)
+    if settings.redis_url:
+        return settings
+    found = find(settings.data_dir, settings.data_save_mode)
+    if found is None:
+        raise SettingsError(
+            NOTHING_RUNS.format(data_dir=settings.data_dir, mode=settings.data_save_mode)
+        )
+    return load({**found, **{name: value for name, value in environ.items() if value}})
 
 
 def record_path(data_dir: str, mode: str) -> Path:
