@@ -247,7 +247,14 @@ class ChatAnswer(msgspec.Struct):
     data: ChatData | None = None
 
 
+class Yes(msgspec.Struct):
+    """The envelope of an answer that holds nothing else."""
+
+    success: bool | None = None
+
+
 decode_chat = msgspec.json.Decoder(ChatAnswer).decode
+decode_yes = msgspec.json.Decoder(Yes).decode
 
 
 class _NewChat(msgspec.Struct):
