@@ -226,10 +226,10 @@ def _events_of(stream: bytes) -> list[bytes]:
     return [part for part in parts if part]
 
 
-def canned_events(count: int) -> list[bytes]:
-    """`count` events of a plain answer, the first and the last one included."""
+def canned_events(count: int, *, word: str | None = None) -> list[bytes]:
+    """`count` events of a plain answer, the first and the last one included; `word` is all it says."""
     ids = Ids()
     typing = max(0, count - 2)
-    pieces = [WORDS[index % len(WORDS)] + " " for index in range(typing)]
+    pieces = [word or WORDS[index % len(WORDS)] + " " for index in range(typing)]
     payloads: list[Any] = [frames.created(ids), *frames.answer(ids, pieces)]
     return spell_all(payloads[-count:] if count < 2 else payloads)

@@ -1,11 +1,14 @@
 """Canned completions: the same bytes for everybody, as fast as can be, for the load rig.
 
-Nothing is checked and no chat is locked; a prompt with a directive goes the ordinary way.
+Nothing is checked and no chat is locked; a prompt with a directive goes the ordinary way. With
+`canned_stamped` each paced frame's text is the moment it was sent (`time.monotonic_ns`, 19 digits and a blank),
+so that a client on the same machine can tell how long every single frame was under way.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -20,6 +23,8 @@ HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
 )
+STAMP = "%019d "
+BLANK_STAMP = STAMP % 0
 
 
 class Canned:
@@ -30,6 +35,7 @@ class Canned:
         self._frames = -1
         self._whole = b""
         self._chunks: list[bytes] = []
+        self._stamped: list[bytes] = []
 
     def takes(self, exchange: Exchange) -> bool:
         """Whether this request was answered here."""
@@ -42,7 +48,8 @@ class Canned:
         counter = self._state.stats.requests.setdefault("completions", Counter())
         counter["-"] += 1
         if config.canned_delay_ms > 0:
-            Paced(exchange, self._state, self._chunks, config.canned_delay_ms / 1000).begin()
+            chunks = self._stamped if config.canned_stamped else self._chunks
+            Paced(exchange, self._state, chunks, config.canned_delay_ms / 1000).begin()
         else:
             self._state.stats.ended["complete"] += 1
             exchange.raw(self._whole)
@@ -51,9 +58,20 @@ class Canned:
     def _prepare(self, frames: int) -> None:
         events = canned_events(frames)
         self._frames = frames
-        self._chunks = [b"%x\r\n%b\r\n" % (len(event), event) for event in events]
+        self._chunks = [_chunk(event) for event in events]
+        self._stamped = [_chunk(event) for event in canned_events(frames, word=BLANK_STAMP)]
         body = b"".join(events)
         self._whole = HEAD + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
+def _chunk(event: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(event), event)
+
+
+def stamped(chunk: bytes) -> bytes:
+    """The chunk with this moment in place of a blank stamp; the length stays."""
+    now = STAMP % time.monotonic_ns()
+    return chunk.replace(BLANK_STAMP.encode(), now.encode(), 1)
 
 
 class Paced:
@@ -94,7 +112,7 @@ class Paced:
             self._stats.ended["complete"] += 1
             self._exchange.raw(b"0\r\n\r\n")
             return
-        self._exchange.raw_part(self._chunks[self._index])
+        self._exchange.raw_part(stamped(self._chunks[self._index]))
         self._again()
 
     def _left(self) -> None:

@@ -65,3 +65,4 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     canned: bool = False
     canned_frames: int = 64
     canned_delay_ms: float = 0
+    canned_stamped: bool = False  # a paced frame says when it was sent
