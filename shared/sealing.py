@@ -1,0 +1,103 @@
+"""Secrets at rest: sealing, fingerprints of API keys, and what derives from one `SECRET_KEY`.
+
+Knows: the cipher, the text form of a sealed value, how keys derive from the root. Does not know:
+Redis, accounts, who holds which key.
+
+A sealed value is text, `v1:<key id>:<nonce>:<ciphertext>` (base64url without padding), AES-256-GCM.
+Its place (record key and field) is authenticated with it: copied to another record or field it does
+not unseal. `SECRET_KEY_PREVIOUS` still unseals, nothing is sealed with it any more.
+"""
+
+import base64
+import hashlib
+import hmac
+import os
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+_VERSION = "v1"
+_NONCE_BYTES = 12
+
+
+class SealBroken(ValueError):
+    """A sealed value can't be read: other `SECRET_KEY`, other place, or damaged. Never holds it."""
+
+
+class Sealer:
+    """Seals and unseals with the keys derived from `SECRET_KEY` (and the one before it)."""
+
+    def __init__(self, secret_key: str, previous: str = "") -> None:
+        roots = [secret_key, *([previous] if previous else [])]
+        self._current = _SealingKey(secret_key)
+        self._sealing_keys = {key.id: key for key in map(_SealingKey, roots)}
+        self._mac_keys = [_derive(root, "fingerprints") for root in roots]
+
+    def seal(self, plain: str, *, place: str) -> str:
+        """`plain` in the form that may be stored at `place` (`<record key>#<field>`).
+
+        The empty text stays empty: an absent secret isn't one.
+        """
+        if not plain:
+            return ""
+        nonce = os.urandom(_NONCE_BYTES)
+        key = self._current
+        body = key.cipher.encrypt(nonce, plain.encode(), place.encode())
+        return f"{_VERSION}:{key.id}:{_encode(nonce)}:{_encode(body)}"
+
+    def unseal(self, sealed: str, *, place: str) -> str:
+        """
+        Raises:
+            SealBroken: sealed with an unknown key, for another place, or damaged.
+        """
+        if not sealed:
+            return ""
+        parts = sealed.split(":")
+        if len(parts) != 4 or parts[0] != _VERSION:
+            raise SealBroken("not a sealed value of a version this gateway knows")
+        key = self._sealing_keys.get(parts[1])
+        if key is None:
+            raise SealBroken("sealed with another SECRET_KEY")
+        try:
+            plain = key.cipher.decrypt(_decode(parts[2]), _decode(parts[3]), place.encode())
+        except (InvalidTag, ValueError) as error:
+            raise SealBroken("damaged, or moved from another record") from error
+        return plain.decode()
+
+    def is_current(self, sealed: str) -> bool:
+        """Whether `sealed` needs no new sealing after a rotation."""
+        return not sealed or sealed.startswith(f"{_VERSION}:{self._current.id}:")
+
+    def fingerprint(self, text: str, *, purpose: str) -> str:
+        """HMAC-SHA-256 in hex: tells whether two texts are equal and nothing else."""
+        return _mac(self._mac_keys[0], text, purpose)
+
+    def fingerprints(self, text: str, *, purpose: str) -> list[str]:
+        """The fingerprint under the current and, while rotating, the previous key."""
+        return [_mac(key, text, purpose) for key in self._mac_keys]
+
+
+class _SealingKey:
+    def __init__(self, root: str) -> None:
+        key = _derive(root, "sealing")
+        self.id = hashlib.sha256(key).hexdigest()[:8]
+        self.cipher = AESGCM(key)
+
+
+def _derive(root: str, purpose: str) -> bytes:
+    info = f"qwen-gateway {purpose} v1".encode()
+    return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(root.encode())
+
+
+def _mac(key: bytes, text: str, purpose: str) -> str:
+    return hmac.new(key, f"{purpose}\0{text}".encode(), hashlib.sha256).hexdigest()
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _decode(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

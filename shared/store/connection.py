@@ -1,0 +1,248 @@
+"""The way to Redis: open, ask within a deadline, notice that it is away and that it is back.
+
+Knows: URLs, time-outs, the breaker, text and bytes. Does not know: what is stored.
+
+Why there are no client retries: with redis-py's `Retry` a frozen server held one script for 35 s
+and applied an INCR twice (tried, redis-py 8.1). Instead one try with a short socket time-out, and a
+breaker: after a failure every call is answered `StoreUnavailable` at once while a background probe
+asks at once and then once a second; the first answer closes the breaker again.
+
+Replies are text (`str`) here and nowhere else; `read_bytes` alone gives bytes. RQ has a connection
+of its own, since it breaks on decoded replies.
+"""
+
+import asyncio
+import builtins
+import contextlib
+import logging
+import urllib.parse
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import redis.asyncio as redis
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.client import NEVER_DECODE
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from shared.errors import StoreUnavailable
+from shared.store import scripts
+
+log = logging.getLogger(__name__)
+
+SOCKET_TIMEOUT_SECONDS = 0.5
+ADMISSION_BUDGET_SECONDS = 1.5
+PROBE_INTERVAL_SECONDS = 1.0
+# More calls at once than this wait for each other: a burst of 500 turns must not open 500 sockets.
+MAX_CONNECTIONS = 32
+
+Observe = Callable[[str, float, bool], None]
+Reply = (
+    Any  # what a script answers: int, str, None, or a list of these; each caller knows its shape
+)
+
+_AWAY = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    OSError,
+    TimeoutError,
+    ReadOnlyError,
+    MasterDownError,
+    ClusterDownError,
+    TryAgainError,
+    OutOfMemoryError,
+)
+
+
+def observe_nothing(operation: str, seconds: float, ok: bool) -> None:
+    """The default of `observe`."""
+
+
+class Connection:
+    """One process's connections to Redis, with the breaker before them."""
+
+    def __init__(self, url: str, *, observe: Observe = observe_nothing) -> None:
+        self._client = open_client(url, timeout_seconds=SOCKET_TIMEOUT_SECONDS)
+        self._url = url
+        self._observe = observe
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._away = False
+        self._probe: asyncio.Task[None] | None = None
+        self._on_return: list[Callable[[], None]] = []
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the breaker is open."""
+        return self._away
+
+    def on_return(self, callback: Callable[[], None]) -> None:
+        """`callback` is called each time Redis answers again after it was away."""
+        self._on_return.append(callback)
+
+    async def run(self, script: str, key: str, *arguments: str | int | float | bytes) -> Reply:
+        """The reply of `lua/<script>.lua` to one KEYS[1] and its arguments, in one round trip.
+
+        Raises:
+            StoreUnavailable: no answer in time; the script may have run all the same.
+        """
+        loaded = scripts.load(script)
+        command = ("EVALSHA", loaded.sha, 1, key, *arguments)
+        try:
+            return await self.ask(script, *command)
+        except NoScriptError:  # the server was restarted: it has not run; EVAL also loads it
+            return await self.ask(script, "EVAL", loaded.text, 1, key, *arguments)
+
+    async def ask(self, operation: str, *command: str | int | float | bytes) -> Reply:
+        """The reply to one command, as text.
+
+        Raises:
+            StoreUnavailable: no answer in time, or none expected.
+        """
+        return await self._ask(operation, command, {})
+
+    async def read_bytes(self, operation: str, *command: str | int | float | bytes) -> Reply:
+        """The reply to one command with bulk strings as bytes."""
+        return await self._ask(operation, command, {NEVER_DECODE: True})
+
+    @contextlib.asynccontextmanager
+    async def admission(self) -> AsyncIterator[None]:
+        """One budget of 1.5 s for everything a new request asks of Redis inside this block.
+
+        Raises:
+            StoreUnavailable: the budget is spent.
+        """
+        try:
+            async with asyncio.timeout(ADMISSION_BUDGET_SECONDS):
+                yield
+        except builtins.TimeoutError as error:
+            raise StoreUnavailable from error
+
+    def subscriber(self) -> redis.Redis:
+        """A client of its own for pub/sub: it waits long where the others must not."""
+        return open_client(self._url, timeout_seconds=None)
+
+    async def close(self) -> None:
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.gather(self._probe, return_exceptions=True)
+        await self._client.aclose()
+
+    async def _ask(
+        self, operation: str, command: tuple[Any, ...], options: dict[str, Any]
+    ) -> Reply:
+        if self._away:
+            raise StoreUnavailable
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        ok = False
+        try:
+            async with self._slots:
+                if self._away:  # it went away while this call waited for its turn
+                    raise StoreUnavailable
+                reply = await self._client.execute_command(  # type: ignore[no-untyped-call]  # redis-py left it untyped
+                    *command, **options
+                )
+            ok = True
+        except NoScriptError:
+            ok = True
+            raise
+        except _AWAY as error:
+            self._open_breaker(error)
+            raise StoreUnavailable from error
+        except ResponseError as error:
+            if str(error).startswith(("LOADING", "MISCONF", "NOREPLICAS")):
+                raise StoreUnavailable from error
+            raise
+        finally:
+            self._observe(operation, clock() - started, ok)
+        return reply
+
+    def _open_breaker(self, error: BaseException) -> None:
+        self._away = True
+        if self._probe is None or self._probe.done():
+            log.warning("store away", extra={"error": type(error).__name__})
+            self._probe = asyncio.create_task(self._probe_until_back(), name="store-probe")
+
+    async def _probe_until_back(self) -> None:
+        while True:
+            try:
+                # What was connected before may be dead or, worse, owe replies: start afresh.
+                await self._drop_idle_connections()
+                await self._client.execute_command("PING")  # type: ignore[no-untyped-call]  # as above
+            except (RedisError, OSError, TimeoutError):
+                await asyncio.sleep(PROBE_INTERVAL_SECONDS)
+                continue
+            self._away = False
+            log.info("store back")
+            for callback in self._on_return:
+                callback()
+            return
+
+    async def _drop_idle_connections(self) -> None:
+        pool = getattr(self._client, "connection_pool", None)  # a cluster client has one per node
+        if pool is not None:
+            await pool.disconnect(inuse_connections=False)
+
+
+def open_client(url: str, *, timeout_seconds: float | None) -> redis.Redis:
+    """A client for any URL of `REDIS_URL`; connects when first used.
+
+    redis://, rediss://, unix://                        one server
+    redis+sentinel://[user:pass@]host[:port][,host[:port]…]/<service>[/<db>]   the service's master
+    redis+cluster://[user:pass@]host[:port]             a cluster; the pool lives on one node of it
+    """
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": SOCKET_TIMEOUT_SECONDS,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if url.startswith("redis+sentinel://"):
+        return _open_sentinel(url, options)
+    if url.startswith("redis+cluster://"):
+        # Its client has the same methods as far as we use them.
+        cluster: Any = RedisCluster.from_url(url.replace("redis+cluster", "redis", 1), **options)
+        return cluster  # type: ignore[no-any-return]  # see above
+    client: redis.Redis = redis.Redis.from_url(url, **options)
+    return client
+
+
+def _open_sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
+    parts = urllib.parse.urlsplit(url)
+    userinfo, _, hosts = parts.netloc.rpartition("@")
+    username, _, password = userinfo.partition(":")
+    service, _, db = parts.path.strip("/").partition("/")
+    addresses = []
+    for host in hosts.split(","):
+        name, _, port = host.partition(":")
+        addresses.append((name, int(port or 26379)))
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis-py left it untyped
+        addresses,
+        sentinel_kwargs={
+            "socket_timeout": SOCKET_TIMEOUT_SECONDS,
+            "socket_connect_timeout": SOCKET_TIMEOUT_SECONDS,
+            "retry": Retry(NoBackoff(), 0),
+        },
+    )
+    credentials: dict[str, Any] = {}
+    if username:
+        credentials["username"] = urllib.parse.unquote(username)
+    if password:
+        credentials["password"] = urllib.parse.unquote(password)
+    master: redis.Redis = sentinel.master_for(
+        service or "mymaster", db=int(db or 0), **credentials, **options
+    )
+    return master

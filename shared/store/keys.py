@@ -1,0 +1,288 @@
+"""Every key the gateway keeps in Redis, one function each.
+
+`keys.ready("chat", "1", "direct")` → `gw:{pool}:ready:chat:1:direct`. Each says what type it has,
+which module owns it, how long it lives and what it holds; `markdown_table()` prints that. A test
+scans the database after the integration run: every key matches a function here, and every key that
+is not "kept" has a time to live.
+
+The pool's keys share the hash tag `{pool}`, so that one script may touch several of them in a
+cluster. Scripts build the names of records from the same templates (see `scripts.py`: `K_READY` is
+`gw:{pool}:ready:`), so a name is written once.
+"""
+
+import re
+from typing import Final
+
+KEPT: Final = "kept"
+
+ALL: list["Key"] = []
+
+
+class Key:
+    """One family of keys; calling it with its parts gives a name. The parts come last in it."""
+
+    def __init__(self, template: str, *, type: str, owner: str, ttl: str, holds: str) -> None:
+        self.template = template
+        self.type = type
+        self.owner = owner
+        self.ttl = ttl
+        self.holds = holds
+        self.prefix = template.partition("<")[0]
+        self.parts = template.count("<")
+        pattern = re.sub(r"<[a-z_]+>", "(.+)", re.escape(template).replace("\\<", "<"))
+        self.pattern = re.compile(pattern.replace("\\>", ">"), re.DOTALL)
+        ALL.append(self)
+
+    def __call__(self, *parts: str) -> str:
+        if len(parts) != self.parts:
+            raise TypeError(f"{self.template} has {self.parts} parts, not {len(parts)}")
+        return self.prefix + ":".join(parts)
+
+    @property
+    def kept(self) -> bool:
+        return self.ttl == KEPT
+
+    def matches(self, name: str) -> bool:
+        return self.pattern.fullmatch(name) is not None
+
+
+# What a script that touches the pool names as its only key: it decides the node in a cluster.
+POOL: Final = "gw:{pool}"
+
+# Channels, not keys. A process with waiters listens on its own; its messages are waiters.
+WAKE_CHANNEL: Final = "gw:wake:"
+# Its messages are accounts whose login has just ended, well or not.
+LOGIN_CHANNEL: Final = "gw:logins"
+
+# -- the store itself
+schema = Key(
+    "gw:{pool}:schema",
+    type="string",
+    owner="store",
+    ttl=KEPT,
+    holds="integer: the layout of everything below; a start refuses a newer one",
+)
+serial = Key(
+    "gw:{pool}:serial",
+    type="string",
+    owner="leases",
+    ttl=KEPT,
+    holds="integer that only grows: fences, generations of accounts, tickets of the queue",
+)
+
+# -- accounts
+account = Key(
+    "gw:{pool}:account:<account>",
+    type="hash",
+    owner="accounts",
+    ttl=KEPT,
+    holds="one account: state, sealed secrets, slots in use, cooldowns (fields: lua/pool.lua)",
+)
+accounts = Key(
+    "gw:{pool}:accounts",
+    type="zset",
+    owner="accounts",
+    ttl=KEPT,
+    holds="every account, score 0: pages in alphabetical order",
+)
+state = Key(
+    "gw:{pool}:state:<state>",
+    type="zset",
+    owner="accounts",
+    ttl=KEPT,
+    holds="account → end of its longest cooldown in ms (0 = none): counts by state",
+)
+imported = Key(
+    "gw:{pool}:imported",
+    type="hash",
+    owner="accounts",
+    ttl=KEPT,
+    holds="account → fingerprint of the `ACCOUNTS` entry it was last imported from, deleted or not",
+)
+
+# -- leases
+ready = Key(
+    "gw:{pool}:ready:<capability>:<tier>:<egress>",
+    type="zset",
+    owner="leases",
+    ttl=KEPT,
+    holds="account with a free slot → ready at ms; tier 1 is signed in, tier 2 must log in first",
+)
+egresses = Key(
+    "gw:{pool}:egresses:<capability>:<tier>",
+    type="zset",
+    owner="leases",
+    ttl=KEPT,
+    holds="egress with accounts in `ready` → the later of its best account and its rest, ms",
+)
+busy = Key(
+    "gw:{pool}:busy:<capability>",
+    type="zset",
+    owner="leases",
+    ttl=KEPT,
+    holds="account whose slots are all lent → when it would be ready if one came back, ms",
+)
+rest = Key(
+    "gw:{pool}:rest:<egress>",
+    type="string",
+    owner="leases",
+    ttl="the rest",
+    holds="`<until ms>:<reason>`: the firewall refuses this egress address",
+)
+leases = Key(
+    "gw:{pool}:leases",
+    type="zset",
+    owner="leases",
+    ttl=KEPT,
+    holds="lease token → expires at ms",
+)
+lent = Key(
+    "gw:{pool}:lent",
+    type="hash",
+    owner="leases",
+    ttl=KEPT,
+    holds="lease token → `<capability>:<generation>:<account>`",
+)
+attempts = Key(
+    "gw:{pool}:attempts:<window>",
+    type="string",
+    owner="limits",
+    ttl="30 s",
+    holds="first attempts of the fleet in one window of 10 s: what the retry budget is measured by",
+)
+
+# -- the queue for a busy pool
+queue = Key(
+    "gw:{pool}:queue:<capability>",
+    type="zset",
+    owner="waiters",
+    ttl="1 h",
+    holds="waiter (its future lease token) → its ticket",
+)
+process = Key(
+    "gw:{pool}:process:<process>",
+    type="string",
+    owner="waiters",
+    ttl="3 s",
+    holds="this process has waiters and lives",
+)
+
+# -- logins
+login = Key(
+    "gw:{pool}:login:<account>",
+    type="string",
+    owner="logins",
+    ttl="the login, 30 s past its start",
+    holds="fence of the login under way",
+)
+login_refused = Key(
+    "gw:{pool}:login_refused:<account>",
+    type="string",
+    owner="logins",
+    ttl="the pause after a failed login",
+    holds="why the last login failed",
+)
+login_slot = Key(
+    "gw:{pool}:login_slot:<egress>",
+    type="string",
+    owner="logins",
+    ttl="until that moment",
+    holds="the moment the next login may start through this egress, ms",
+)
+
+# -- API keys
+api_keys = Key(
+    "gw:{keys}:records",
+    type="hash",
+    owner="api_keys",
+    ttl=KEPT,
+    holds="key id → its record as JSON (no key in clear)",
+)
+api_key_ids = Key(
+    "gw:{keys}:ids",
+    type="hash",
+    owner="api_keys",
+    ttl=KEPT,
+    holds="HMAC of the key → key id",
+)
+api_key_used = Key(
+    "gw:{keys}:used",
+    type="hash",
+    owner="api_keys",
+    ttl=KEPT,
+    holds="key id → last used, epoch seconds, at most a minute old",
+)
+api_keys_version = Key(
+    "gw:{keys}:version",
+    type="string",
+    owner="api_keys",
+    ttl=KEPT,
+    holds="integer, grows with every change: what makes processes forget what they cached",
+)
+
+# -- limits
+rate = Key(
+    "gw:rate:<key>",
+    type="string",
+    owner="limits",
+    ttl="until the allowance is full again",
+    holds="GCRA: the moment the allowance will be full again, microseconds",
+)
+again = Key(
+    "gw:{pool}:again:<window>",
+    type="string",
+    owner="limits",
+    ttl="30 s",
+    holds="further attempts of the fleet in one window of 10 s",
+)
+again_second = Key(
+    "gw:{pool}:again_second:<second>",
+    type="string",
+    owner="limits",
+    ttl="5 s",
+    holds="further attempts of the fleet in one second",
+)
+
+# -- the model list
+models = Key(
+    "gw:{models}:list",
+    type="string",
+    owner="cache",
+    ttl=KEPT,
+    holds="the upstream's model list as it was last read",
+)
+models_fresh = Key(
+    "gw:{models}:fresh",
+    type="string",
+    owner="cache",
+    ttl="`MODELS_CACHE_TTL`",
+    holds="present while that list needs no refresh",
+)
+models_claim = Key(
+    "gw:{models}:claim",
+    type="string",
+    owner="cache",
+    ttl="30 s",
+    holds="who reads the list from the upstream now",
+)
+
+# -- idempotency
+idempotent = Key(
+    "gw:idempotent:<owner>:<key>",
+    type="hash",
+    owner="idempotency",
+    ttl="30 s while it runs, 24 h once answered",
+    holds="body hash, and the runner's token or the answer",
+)
+
+
+def find(name: str) -> Key | None:
+    """The function that made `name`, if any."""
+    return next((key for key in ALL if key.matches(name)), None)
+
+
+def markdown_table() -> str:
+    """The keys as a table for people."""
+    rows = ["| key | type | owner | lives | holds |", "|---|---|---|---|---|"]
+    rows += [f"| `{k.template}` | {k.type} | {k.owner} | {k.ttl} | {k.holds} |" for k in ALL]
+    return "\n".join(rows) + "\n"

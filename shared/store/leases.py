@@ -1,0 +1,411 @@
+"""Leases: the time-limited right to one of an account's slots, proved by a token.
+
+Knows: acquiring, waiting in line, giving back with what was learned, keeping leases alive. Does not
+know: logging in, the upstream, why an attempt failed.
+
+A chat turn costs two round trips: `lend` and `release`. The rules of the pool are in
+`lua/pool.lua`; the line of those who wait is kept by `waiters.py`.
+"""
+
+import asyncio
+import itertools
+import logging
+import secrets
+from collections.abc import Coroutine
+from typing import Any, Final, Literal
+
+import msgspec
+
+from shared.errors import AccountsExhausted, NoAccount, StoreUnavailable, UpstreamBlocked
+from shared.sealing import SealBroken, Sealer
+from shared.store import keys
+from shared.store.connection import Connection, Reply
+from shared.store.waiters import Waiters
+
+log = logging.getLogger(__name__)
+
+Capability = Literal["chat", "image", "video"]
+CAPABILITIES: Final[tuple[Capability, ...]] = ("chat", "image", "video")
+
+# The one reason that makes `AccountsExhausted` (429) of "nothing can be lent" instead of NoAccount.
+QUOTA: Final = "quota"
+# Failures that hit every account alike rest none of them longer than this (contract section 4).
+COMMON_FAILURE_CAP_SECONDS: Final = 5.0
+
+# A waiter looks again by itself after so long, to learn that waiting has become pointless.
+_LOOK_AGAIN_SECONDS = 5.0
+_RECLAIM_AT_ONCE = 500
+
+
+class Cooldown(msgspec.Struct, frozen=True, kw_only=True):
+    """How long an account rests: `seconds`, doubled with every failed probe up to `cap_seconds`,
+    or `until` a moment (epoch seconds), which nothing doubles."""
+
+    reason: str
+    seconds: float = 0
+    until: float | None = None
+    cap_seconds: float = 0
+    every_capability: bool = False
+
+
+class EgressRest(msgspec.Struct, frozen=True):
+    """The firewall refused this egress address: it rests, its accounts are not to blame."""
+
+    seconds: float
+    reason: str = "firewall"
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request told about its account. The default tells nothing (a client that left)."""
+
+    ok: bool = False
+    cooldown: Cooldown | None = None
+    dead: str = ""
+    token_rejected: bool = False
+    egress_rest: EgressRest | None = None
+    error_code: str = ""
+    error_message: str = ""
+
+
+SERVED: Final = Outcome(ok=True)
+NOTHING_LEARNED: Final = Outcome()
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """One slot of one account, with what a request through it needs. Secrets are in clear here."""
+
+    token: str
+    account: str
+    capability: Capability
+    generation: str
+    access_token: str
+    token_expires_at: float
+    token_version: str
+    proxy: str
+    cookies: str
+    egress: str
+    probing: bool
+
+    @property
+    def signed_in(self) -> bool:
+        """Whether the account has an access token, fresh or not."""
+        return bool(self.access_token)
+
+    def __repr__(self) -> str:
+        return f"Lease({self.token}, {self.capability}, egress={self.egress})"
+
+
+class Leases:
+    """The pool's door for one process."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        sealer: Sealer,
+        *,
+        ttl_seconds: float,
+        concurrency: int,
+        min_interval_ms: int,
+    ) -> None:
+        self._connection = connection
+        self._sealer = sealer
+        self._ttl_ms = int(ttl_seconds * 1000)
+        self.concurrency = concurrency
+        self._min_interval_ms = min_interval_ms
+        self._process = secrets.token_hex(6)
+        self._numbers = itertools.count(1)
+        self._held: dict[str, str] = {}  # lease token → its record in `lent`
+        self._abandoned: dict[str, None] = {}  # tokens of which nobody knows whether they were lent
+        self._waiters = Waiters(connection, process=self._process, concurrency=concurrency)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def held(self) -> int:
+        """How many leases this process holds."""
+        return len(self._held)
+
+    async def acquire(
+        self, capability: Capability, *, tried: frozenset[str] = frozenset()
+    ) -> Lease:
+        """Lend the account that has been ready longest, or say at once why there is none.
+
+        Args:
+            tried: accounts that are lent only when nothing else is ready.
+
+        Raises:
+            NoAccount: all busy or resting for a moment, or none usable at all.
+            AccountsExhausted: the first account to be ready again has used up its quota.
+            UpstreamBlocked: the first egress to be ready again is refused by the firewall.
+            StoreUnavailable: Redis did not answer; nothing was lent for longer than the lease.
+
+        Script: lease_acquire.lua
+        """
+        token = self._new_token()
+        reply = await self._try(capability, token, wait_ms=0, tried=tried)
+        if isinstance(reply, Lease):
+            return reply
+        raise _refusal(reply, waited_seconds=0)
+
+    async def lend(
+        self,
+        capability: Capability,
+        *,
+        wait_seconds: float = 0,
+        tried: frozenset[str] = frozenset(),
+    ) -> Lease:
+        """Like `acquire`, but waits in line, first come first served over all processes.
+
+        Fails at once when no account can be ready within `wait_seconds`, otherwise after them.
+        Cancelling it gives up the place, and the lease if one was lent meanwhile.
+        """
+        token = self._new_token()
+        reply = await self._try(capability, token, wait_ms=int(wait_seconds * 1000), tried=tried)
+        if isinstance(reply, Lease):
+            return reply
+        if reply[0] != "wait" or wait_seconds <= 0:
+            raise _refusal(reply, waited_seconds=0)
+        try:
+            reply = await self._wait_in_line(capability, token, wait_seconds, tried)
+        except BaseException:
+            await self._leave(capability, token)
+            raise
+        if isinstance(reply, Lease):
+            return reply
+        if reply[0] == "wait":
+            await self._leave(capability, token)
+        raise _refusal(reply, waited_seconds=wait_seconds)
+
+    async def release(self, lease: Lease, outcome: Outcome = NOTHING_LEARNED) -> bool:
+        """The slot is free again and what was learned is written down, in one step.
+
+        Returns whether the lease was still this one's: a lapsed lease changes nothing.
+
+        Raises:
+            StoreUnavailable: Redis did not answer; the lease lapses by itself, or is released with
+                the next `extend_all`.
+
+        Script: lease_release.lua
+        """
+        self._held.pop(lease.token, None)
+        facts = _facts(lease, outcome)
+        try:
+            released = await self._release(lease.token, "1" if outcome.ok else "", facts)
+        except (StoreUnavailable, asyncio.CancelledError):
+            self._abandoned[lease.token] = None
+            raise
+        return bool(released)
+
+    async def prove(self, lease: Lease) -> None:
+        """Ends the cooldown a probing lease was to probe: its account has begun to answer.
+
+        Call it at the first event of a turn, only if `lease.probing`; without it the account stays
+        limited to this one request of its capability until the release.
+        """
+        if lease.probing:
+            await self._connection.run("lease_prove", keys.POOL, lease.token, self.concurrency)
+
+    async def extend_all(self) -> None:
+        """Every lease of this process lives on for its full time to live, in one call for all.
+
+        One that had lapsed takes its slot again (lua/lease_extend.lua). Leases of which this
+        process does not know whether they were lent are given back.
+        """
+        await self._give_back_abandoned()
+        asked = list(self._held.items())
+        if not asked:
+            return
+        pairs = [word for pair in asked for word in pair]
+        answers: list[int] = await self._connection.run(
+            "lease_extend", keys.POOL, self._ttl_ms, self.concurrency, *pairs
+        )
+        for (token, _), answer in zip(asked, answers, strict=True):
+            if answer == 2:
+                log.info("lapsed lease taken again", extra={"lease": token})
+            if answer == 2 and token not in self._held:
+                # Released while the extension was under way and overtaken by it on the wire.
+                self._abandoned[token] = None
+        await self._give_back_abandoned()
+
+    async def keep(self) -> None:
+        """Runs until cancelled: extends all leases of this process every third of their life."""
+        while True:
+            await asyncio.sleep(self._ttl_ms / 3000)
+            try:
+                await self.extend_all()
+            except StoreUnavailable:
+                log.warning("leases not extended", extra={"leases": len(self._held)})
+
+    async def reclaim(self) -> int:
+        """Takes back what dead processes held; returns how many leases had lapsed."""
+        total = 0
+        while True:
+            count: int = await self._connection.run(
+                "lease_reclaim", keys.POOL, self.concurrency, _RECLAIM_AT_ONCE
+            )
+            total += count
+            if count < _RECLAIM_AT_ONCE:
+                return total
+
+    async def close(self) -> None:
+        """Gives back what cancelled requests may still hold; leases in use are left to lapse."""
+        for task in list(self._tasks):
+            await asyncio.gather(task, return_exceptions=True)
+        await self._waiters.close()
+
+    async def _wait_in_line(
+        self, capability: Capability, token: str, wait_seconds: float, tried: frozenset[str]
+    ) -> Lease | Reply:
+        """A lease, or the script's last answer."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + wait_seconds
+        reply: Lease | Reply = ["wait", -1]
+        async with self._waiters.listening(token) as woken:
+            while (left := deadline - clock()) > 0:
+                wait_ms = max(1, int(left * 1000))
+                reply = await self._try(capability, token, wait_ms=wait_ms, tried=tried)
+                if isinstance(reply, Lease) or reply[0] != "wait":
+                    return reply
+                await woken.wait(min(left, _LOOK_AGAIN_SECONDS, _seconds(reply[1])))
+        return reply
+
+    def _new_token(self) -> str:
+        return f"{self._process}.{next(self._numbers)}"
+
+    async def _try(
+        self, capability: Capability, token: str, *, wait_ms: int, tried: frozenset[str]
+    ) -> Lease | Reply:
+        """A lease, or the script's answer `[cause, ms]`."""
+        try:
+            reply = await self._connection.run(
+                "lease_acquire",
+                keys.POOL,
+                capability,
+                token,
+                self._ttl_ms,
+                self.concurrency,
+                self._min_interval_ms,
+                wait_ms,
+                "" if tried else "1",
+                *tried,
+            )
+        except BaseException:
+            # Cancelled or timed out: the script may have run or may yet run. The token is ours, so
+            # whatever it lent can be given back.
+            self._abandoned[token] = None
+            self._spawn(self._give_back_abandoned())
+            raise
+        if reply[0] != "lent":
+            return reply
+        return self._lease(capability, token, reply)
+
+    def _lease(self, capability: Capability, token: str, reply: Reply) -> Lease:
+        _, account, generation, sealed, expires, version, proxy, cookies, egress, probing = reply
+        self._held[token] = f"{capability}:{generation}:{account}"
+        record = keys.account(account)
+        return Lease(
+            token=token,
+            account=account,
+            capability=capability,
+            generation=generation,
+            access_token=self._unseal(sealed, f"{record}#token"),
+            token_expires_at=float(expires or 0),
+            token_version=version,
+            proxy=self._unseal(proxy, f"{record}#proxy"),
+            cookies=self._unseal(cookies, f"{record}#cookies"),
+            egress=egress,
+            probing=bool(probing),
+        )
+
+    def _unseal(self, sealed: str, place: str) -> str:
+        if not sealed:
+            return ""
+        try:
+            return self._sealer.unseal(sealed, place=place)
+        except SealBroken as error:
+            # Without its token the account logs in again; without its proxy it must not be used,
+            # but its password won't unseal either, so that login fails and says so.
+            log.warning("secret of an account can't be read", extra={"reason": str(error)})
+            return ""
+
+    async def _leave(self, capability: Capability, token: str) -> None:
+        """The place in the line is given up even if the caller is being cancelled."""
+        leaving = self._spawn(self._leave_quietly(capability, token))
+        try:
+            await asyncio.shield(leaving)
+        except asyncio.CancelledError:
+            # A second cancellation: the task goes on by itself, `close` waits for it.
+            return
+
+    async def _leave_quietly(self, capability: Capability, token: str) -> None:
+        try:
+            await self._connection.run("queue_leave", keys.POOL, capability, token)
+        except StoreUnavailable:
+            log.info("waiter left while the store was away")
+
+    async def _release(self, token: str, ok: str, facts: str) -> int:
+        released: int = await self._connection.run(
+            "lease_release", keys.POOL, token, self.concurrency, self._min_interval_ms, ok, facts
+        )
+        return released
+
+    async def _give_back_abandoned(self) -> None:
+        for token in list(self._abandoned):
+            try:
+                await self._release(token, "", "")
+            except StoreUnavailable:
+                return  # the next `extend_all` tries again; the lease lapses anyway
+            self._abandoned.pop(token, None)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _seconds(wait_ms: int) -> float:
+    """How long to sleep on an answer of -1 (only a release helps) or of some milliseconds."""
+    return _LOOK_AGAIN_SECONDS if wait_ms < 0 else max(0.001, wait_ms / 1000)
+
+
+def _refusal(
+    reply: Reply, *, waited_seconds: float
+) -> NoAccount | AccountsExhausted | UpstreamBlocked:
+    cause, ms = reply
+    retry_after = max(1.0, ms / 1000) if ms > 0 else None
+    if cause == "blocked":
+        return UpstreamBlocked(retry_after_seconds=retry_after)
+    if cause == "exhausted":
+        return AccountsExhausted(retry_after_seconds=retry_after)
+    if cause == "none":
+        return NoAccount("No account is usable.", retry_after_seconds=retry_after)
+    if cause == "wait" and waited_seconds:
+        return NoAccount(
+            f"All accounts were busy for {waited_seconds:g} s.", retry_after_seconds=retry_after
+        )
+    return NoAccount(retry_after_seconds=retry_after)
+
+
+def _facts(lease: Lease, outcome: Outcome) -> str:
+    """The facts for lease_release.lua as JSON, '' when there are none (the usual case)."""
+    facts: dict[str, object] = {}
+    if outcome.cooldown is not None:
+        facts["cooldown"] = _cooldown_fact(outcome.cooldown)
+    if outcome.dead:
+        facts["dead"] = outcome.dead
+    if outcome.token_rejected:
+        facts["token_rejected"] = lease.token_version
+    if outcome.egress_rest is not None:
+        rest = outcome.egress_rest
+        facts["rest"] = {"ms": max(1, int(rest.seconds * 1000)), "reason": rest.reason}
+    if outcome.error_code:
+        facts["error"] = {"code": outcome.error_code, "message": outcome.error_message}
+    return msgspec.json.encode(facts).decode() if facts else ""
+
+
+def _cooldown_fact(cooldown: Cooldown) -> dict[str, object]:
+    fact: dict[str, object] = {"reason": cooldown.reason, "all": cooldown.every_capability}
+    if cooldown.until is not None:
+        return {**fact, "until_ms": int(cooldown.until * 1000)}
+    ms, cap_ms = int(cooldown.seconds * 1000), int(cooldown.cap_seconds * 1000)
+    return {**fact, "ms": max(1, ms), "cap_ms": max(1, ms, cap_ms)}

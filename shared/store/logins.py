@@ -1,0 +1,248 @@
+"""Logins: one at a time per account over all processes, spaced per egress address, fenced.
+
+Knows: who may log in, when, and whose result counts. Does not know: how to log in.
+
+    claim → FreshToken   use it
+          → Wait         another one logs in (or the next free slot is far): come back
+          → Claim        log in after `start_in_ms`, then `store` or `fail` with its fence
+
+A fence is a number that only grows. `store` with a fence lower than the account's highest is
+refused: a claimer that was frozen past its time can't overwrite what its successor got.
+"""
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from shared.errors import AccountDead, LoginFailed, NoAccount, NotFound
+from shared.sealing import Sealer
+from shared.store import keys
+from shared.store.connection import Connection
+from shared.store.subscriber import Subscriber
+from shared.store.waiters import Woken
+
+# A sign-in takes at most 10 s; a claimer silent for longer than this is dead.
+CLAIM_TTL_SECONDS: Final = 30.0
+# A token this close to its end is not worth beginning a turn with.
+FRESH_MARGIN_SECONDS: Final = 60
+_LOOK_AGAIN_SECONDS = 1.0
+
+
+class FreshToken(msgspec.Struct, frozen=True):
+    """An access token in clear, when it lapses (epoch seconds), and its version."""
+
+    access_token: str
+    expires_at: float
+    version: str
+
+    def __repr__(self) -> str:
+        return f"FreshToken(version={self.version})"
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Another one logs in, or (`spaced`) no login may start within the caller's patience."""
+
+    milliseconds: int
+    spaced: bool = False
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """The right to log this account in, beginning after `start_in_ms`; secrets are in clear."""
+
+    account: str
+    fence: int
+    start_in_ms: int
+    password: str
+    proxy: str
+    cookies: str
+    egress: str
+
+    def __repr__(self) -> str:
+        return f"Claim(fence={self.fence}, start_in_ms={self.start_in_ms})"
+
+
+class Logins:
+    """The single flight of logins."""
+
+    def __init__(
+        self, connection: Connection, sealer: Sealer, *, min_interval_ms: int, concurrency: int
+    ) -> None:
+        self._connection = connection
+        self._sealer = sealer
+        self._min_interval_ms = min_interval_ms
+        self._concurrency = concurrency
+        self._waiting: dict[str, set[Woken]] = {}
+        self._subscriber = Subscriber(connection, keys.LOGIN_CHANNEL, self._wake)
+
+    async def claim(
+        self,
+        account: str,
+        *,
+        rejected_version: str = "",
+        patience_seconds: float = 60,
+        margin_seconds: float = FRESH_MARGIN_SECONDS,
+    ) -> FreshToken | Wait | Claim:
+        """Answers what the caller is to do for a fresh token, without waiting.
+
+        Args:
+            rejected_version: version of the token that the upstream has just refused.
+            patience_seconds: no claim is given that could only start later than this.
+            margin_seconds: a token that lapses sooner is not fresh (refresh ahead with hours).
+
+        Raises:
+            AccountDead: it can't log in until an operator mends it.
+            LoginFailed: its last login failed a moment ago; `retry_after_seconds` is the pause.
+            NoAccount: it is disabled.
+            NotFound: it was deleted.
+            StoreUnavailable: Redis did not answer.
+
+        Script: login_claim.lua
+        """
+        reply = await self._connection.run(
+            "login_claim",
+            keys.POOL,
+            account,
+            rejected_version,
+            int(margin_seconds),
+            int(CLAIM_TTL_SECONDS * 1000),
+            self._min_interval_ms,
+            int(patience_seconds * 1000),
+        )
+        record = keys.account(account)
+        match reply:
+            case ["fresh", token, expires_at, version]:
+                clear = self._sealer.unseal(token, place=f"{record}#token")
+                return FreshToken(clear, float(expires_at), version)
+            case ["claim", fence, start_in_ms, password, proxy, cookies, egress]:
+                return Claim(
+                    account=account,
+                    fence=fence,
+                    start_in_ms=start_in_ms,
+                    password=self._sealer.unseal(password, place=f"{record}#password"),
+                    proxy=self._sealer.unseal(proxy, place=f"{record}#proxy"),
+                    cookies=self._sealer.unseal(cookies, place=f"{record}#cookies"),
+                    egress=egress,
+                )
+            case ["wait", milliseconds]:
+                return Wait(milliseconds)
+            case ["later", milliseconds]:
+                return Wait(milliseconds, spaced=True)
+            case ["refused", reason, milliseconds]:
+                raise LoginFailed(reason, retry_after_seconds=max(1, milliseconds / 1000))
+            case ["dead", reason]:
+                raise AccountDead(reason or None)
+            case ["disabled"]:
+                raise NoAccount("This account is disabled.")
+            case _:
+                raise NotFound("There is no such account.")
+
+    async def claim_or_wait(
+        self,
+        account: str,
+        *,
+        rejected_version: str = "",
+        wait_seconds: float = 60,
+        margin_seconds: float = FRESH_MARGIN_SECONDS,
+    ) -> FreshToken | Claim:
+        """Like `claim`, but waits while another one logs in.
+
+        Raises:
+            LoginFailed: nobody finished within `wait_seconds`, or as `claim`.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + wait_seconds
+        woken = Woken()
+        listening = False
+        try:
+            while True:
+                left = deadline - clock()
+                answer = await self.claim(
+                    account,
+                    rejected_version=rejected_version,
+                    patience_seconds=max(0, left),
+                    margin_seconds=margin_seconds,
+                )
+                if not isinstance(answer, Wait):
+                    return answer
+                if answer.spaced or left <= 0:
+                    raise LoginFailed(
+                        "This account waits for its turn to log in.",
+                        retry_after_seconds=max(1, answer.milliseconds / 1000),
+                    )
+                if not listening:  # and look once more: it may have ended before we listened
+                    self._waiting.setdefault(account, set()).add(woken)
+                    await self._subscriber.start()
+                    listening = True
+                    continue
+                await woken.wait(min(left, _LOOK_AGAIN_SECONDS))
+        finally:
+            await self._stop_listening(account, woken)
+
+    async def store(self, claim: Claim, access_token: str, *, expires_at: float) -> str | None:
+        """The new token is the account's; returns its version, None when a later login was begun.
+
+        Args:
+            expires_at: epoch seconds.
+
+        Script: login_store.lua
+        """
+        place = f"{keys.account(claim.account)}#token"
+        stored = await self._connection.run(
+            "login_store",
+            keys.POOL,
+            claim.account,
+            claim.fence,
+            self._sealer.seal(access_token, place=place),
+            repr(float(expires_at)),
+            self._concurrency,
+        )
+        return str(claim.fence) if stored else None
+
+    async def fail(
+        self,
+        claim: Claim,
+        *,
+        code: str,
+        reason: str,
+        dead: bool = False,
+        pause_seconds: float = 0,
+    ) -> bool:
+        """The login failed: all who wait for it hear `reason`; returns False for a stale claim.
+
+        Args:
+            dead: the account can't log in until an operator mends it.
+            pause_seconds: otherwise, how long it rests and nobody tries again.
+        """
+        noted = await self._connection.run(
+            "login_fail",
+            keys.POOL,
+            claim.account,
+            claim.fence,
+            code,
+            reason,
+            "1" if dead else "",
+            int(pause_seconds * 1000),
+            self._concurrency,
+        )
+        return bool(noted)
+
+    async def close(self) -> None:
+        await self._subscriber.stop()
+
+    def _wake(self, account: str | None) -> None:
+        sleepers = (
+            self._waiting.values() if account is None else [self._waiting.get(account, set())]
+        )
+        for woken in [woken for some in sleepers for woken in some]:
+            woken.set()
+
+    async def _stop_listening(self, account: str, woken: Woken) -> None:
+        waiting = self._waiting.get(account)
+        if waiting is None:
+            return
+        waiting.discard(woken)
+        if not waiting:
+            del self._waiting[account]
+        if not self._waiting:
+            await self._subscriber.stop()

@@ -1,0 +1,121 @@
+"""The store, put together: what one process holds of it, opened and closed once.
+
+Knows: which part gets what from the settings. Does not know: who uses the parts.
+
+    async with Store(settings) as store:
+        lease = await store.leases.lend("chat", wait_seconds=30)
+"""
+
+import asyncio
+import logging
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+
+from shared.errors import StoreUnavailable
+from shared.sealing import Sealer
+from shared.settings import Settings
+from shared.store import keys
+from shared.store.accounts import STATES, Accounts, State
+from shared.store.connection import Connection, Observe, observe_nothing
+from shared.store.leases import Leases
+from shared.store.logins import Logins
+
+log = logging.getLogger(__name__)
+
+SCHEMA: Final = 1
+
+
+class SchemaTooNew(RuntimeError):
+    """The data in Redis was written by a newer version of the gateway."""
+
+
+class PoolState(msgspec.Struct, frozen=True):
+    """The pool in numbers. Usable: enabled, not dead; it may be busy or cooling."""
+
+    accounts: dict[State, int]
+    leases_in_flight: int
+
+    @property
+    def any_usable(self) -> bool:
+        return any(self.accounts[state] for state in ("new", "ready", "cooling"))
+
+
+class Store:
+    """Every part of the store for one process."""
+
+    def __init__(self, settings: Settings, *, observe: Observe = observe_nothing) -> None:
+        concurrency = settings.account_concurrency
+        self.connection = Connection(settings.redis_url, observe=observe)
+        self.sealer = Sealer(settings.secret_key, settings.secret_key_previous)
+        self.accounts = Accounts(self.connection, self.sealer, concurrency=concurrency)
+        self.leases = Leases(
+            self.connection,
+            self.sealer,
+            ttl_seconds=settings.lease_ttl_seconds,
+            concurrency=concurrency,
+            min_interval_ms=settings.account_min_interval_ms,
+        )
+        self.logins = Logins(
+            self.connection,
+            self.sealer,
+            min_interval_ms=settings.login_min_interval_ms,
+            concurrency=concurrency,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self) -> None:
+        """Leases are kept alive from now on. Redis may be away: then everything answers 503.
+
+        Raises:
+            SchemaTooNew: a newer gateway has written this database.
+        """
+        try:
+            await self._check_schema()
+        except StoreUnavailable:
+            log.warning("store away at start")
+        self._tasks = [asyncio.create_task(self.leases.keep(), name="store-leases")]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.leases.close()
+        await self.logins.close()
+        await self.connection.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def ping(self) -> None:
+        """
+        Raises:
+            StoreUnavailable: Redis does not answer.
+        """
+        await self.connection.ask("ping", "PING")
+
+    async def pool_state(self) -> PoolState:
+        """The pool in numbers, in one round trip of O(log n).
+
+        Script: pool_state.lua
+        """
+        *counts, in_flight = await self.connection.run("pool_state", keys.POOL)
+        return PoolState(dict(zip(STATES, counts, strict=True)), in_flight)
+
+    async def _check_schema(self) -> None:
+        await self.connection.ask("schema", "SET", keys.schema(), SCHEMA, "NX")
+        found = int(await self.connection.ask("schema", "GET", keys.schema()))
+        if found > SCHEMA:
+            raise SchemaTooNew(
+                f"the database has layout {found}, this gateway knows {SCHEMA}: start a newer one"
+            )

@@ -1,0 +1,99 @@
+"""Those of this process who wait in line for an account.
+
+Knows: who waits here, how they are woken, that this process must say it lives. Does not know: who
+is next (the queue in Redis does) and what they do once awake.
+
+A release names the first waiter in a message to his process. Messages can be lost, so once a second
+(or when an account becomes ready by time alone) one script asks whether one of ours is first and
+could be served; the same script is the heartbeat: a process that misses it for 3 s loses its
+places.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from shared.errors import StoreUnavailable
+from shared.store import keys
+from shared.store.connection import Connection
+from shared.store.subscriber import Subscriber
+
+_BEAT_SECONDS = 1.0
+
+
+class Woken:
+    """What one waiter sleeps on."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Returns when woken, at the latest after `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        except TimeoutError:
+            pass
+        self._event.clear()
+
+
+class Waiters:
+    """The waiters of one process, their subscription and their heartbeat."""
+
+    def __init__(self, connection: Connection, *, process: str, concurrency: int) -> None:
+        self._connection = connection
+        self._process = process
+        self._concurrency = concurrency
+        self._waiting: dict[str, Woken] = {}
+        self._subscriber = Subscriber(connection, keys.WAKE_CHANNEL + process, self._wake)
+        self._beats: asyncio.Task[None] | None = None
+
+    @contextlib.asynccontextmanager
+    async def listening(self, token: str) -> AsyncIterator[Woken]:
+        """Inside, the waiter `token` is woken when it is first and could be served.
+
+        On entry messages arrive already: whoever looks now misses nothing.
+        """
+        woken = self._waiting[token] = Woken()
+        try:
+            if self._beats is None:
+                self._beats = asyncio.create_task(self._beat_forever(), name="store-waiters")
+            await self._subscriber.start()
+            yield woken
+        finally:
+            del self._waiting[token]
+
+    async def close(self) -> None:
+        if self._beats is not None:
+            self._beats.cancel()
+            await asyncio.gather(self._beats, return_exceptions=True)
+            self._beats = None
+        await self._subscriber.stop()
+
+    def _wake(self, token: str | None) -> None:
+        """`None`: messages may have been lost, so all look for themselves."""
+        if token is None:
+            for woken in self._waiting.values():
+                woken.set()
+        elif token in self._waiting:
+            self._waiting[token].set()
+
+    async def _beat_forever(self) -> None:
+        while self._waiting:
+            try:
+                next_ms, *servable = await self._connection.run(
+                    "queue_beat", keys.POOL, self._process, self._concurrency
+                )
+            except StoreUnavailable:
+                self._wake(None)  # each of them hears it for himself
+                next_ms, servable = -1, []
+            for token in servable:
+                self._wake(token)
+            pause = _BEAT_SECONDS if next_ms < 0 else min(_BEAT_SECONDS, next_ms / 1000)
+            await asyncio.sleep(max(pause, 0.002))
+        self._beats = None
+        if not self._waiting:
+            await self._subscriber.stop()
