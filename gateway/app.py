@@ -1,5 +1,6 @@
 """The composition root of a gateway process: settings → resources, routes, handlers, lifespan."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from gateway.drain import DRAIN_VARIABLE
 from gateway.errors import handle_gateway_error
 from gateway.middleware import RequestFrame
 from gateway.resources import Resources
@@ -22,12 +24,10 @@ from shared.settings import Settings, load
 
 def create_app() -> ASGIApp:
     """What granian asks for in each gateway process; configured by its environment alone."""
-    environ = os.environ  # noqa: TID251 a process's entry: gateway.__main__ hands all it knows on so
-    settings = load(environ)
-    set_up_log("gateway", settings)
-    drain_file = environ.get("GATEWAY_DRAIN_FILE")
+    environ = os.environ  # noqa: TID251  # a process's entry; gateway.__main__ hands on all it knows
+    drain_file = environ.get(DRAIN_VARIABLE)
     return build_app(
-        settings,
+        load(environ),
         drain_file=Path(drain_file) if drain_file else None,
         metrics_directory=environ.get("PROMETHEUS_MULTIPROC_DIR"),
     )
@@ -40,9 +40,7 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        resources = Resources(
-            settings, drain_file=drain_file, metrics_directory=metrics_directory
-        )
+        resources = Resources(settings, drain_file=drain_file, metrics_directory=metrics_directory)
         app.state.resources = resources
         async with resources.opened():
             yield
@@ -97,4 +95,3 @@ async def _handle_client_left(request: Request, error: Exception) -> Response:
 async def _handle_unexpected(request: Request, error: Exception) -> Response:
     """A fault of ours: the caller gets our error shape, the log the traceback."""
     return await handle_gateway_error(request, GatewayError())
-

@@ -110,5 +110,3 @@ def bearer_of(scope: Scope) -> str | None:
 
 def _text(raw: bytes) -> str:
     return raw.strip().decode("utf-8", "replace")
-
-

@@ -1,6 +1,6 @@
 """Learns from the parent process that this gateway is going away.
 
-The parent of the gateway processes writes one word into the file named by `GATEWAY_DRAIN_FILE`:
+The parent of the gateway processes writes one word into the file named by `DRAIN_VARIABLE`:
 `draining` = answer 503 on /readyz and go on serving; `ending` = the wait is over, end what is open.
 A file of this instance and not Redis: other hosts must not drain too.
 """
@@ -8,6 +8,9 @@ A file of this instance and not Redis: other hosts must not drain too.
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+
+# The variable that tells a gateway process where the file is.
+DRAIN_VARIABLE = "GATEWAY_DRAIN_FILE"
 
 LOOK_SECONDS = 0.2
 

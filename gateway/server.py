@@ -29,6 +29,7 @@ from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.server.mp import MPServer, WorkerProcess
 
+from gateway.drain import DRAIN_VARIABLE
 from shared import lifeline
 from shared.address import numeric
 from shared.log import set_up_log
@@ -36,7 +37,7 @@ from shared.settings import Settings
 
 log = logging.getLogger(__name__)
 
-DRAIN_VARIABLE: Final = "GATEWAY_DRAIN_FILE"
+
 # After streams were told to end in band: time for the last frame, the lease and the socket.
 ENDING_GRACE_SECONDS: Final = 5.0
 RESPAWN_FIRST_SECONDS: Final = 0.5

@@ -9,9 +9,9 @@ import logging
 import time
 
 from shared import metrics
-from shared.errors import AccountDead, GatewayError, LoginFailed
+from shared.errors import AccountDead, GatewayError, UpstreamBlocked
 from shared.settings import Settings, parse_accounts
-from shared.store.accounts import Account
+from shared.store.leases import Lease
 from shared.store.logins import Claim, FreshToken
 from shared.store.store import Store
 from shared.upstream.client import Session, Upstream
@@ -21,8 +21,12 @@ log = logging.getLogger(__name__)
 # A token is renewed when less than this is left of it (protocol sheet 15.1).
 TOKEN_MARGIN_SECONDS = 300
 
-# A turn that would stand in line for a login longer than this tries another account instead.
-LONGEST_LOGIN_WAIT_SECONDS = 15
+# How long a turn stands in line for the login of its account before it tries another one.
+LOGIN_WAIT_SECONDS = 30
+
+# How long nobody tries an account again whose login failed for no reason of its own. Failures that
+# hit every account alike rest none for more than 5 s (contract.md 4).
+LOGIN_PAUSE_SECONDS = 5
 
 
 class Accounts:
@@ -33,7 +37,7 @@ class Accounts:
         self._store = store
         self._upstream = upstream
 
-    async def session(self, account: Account) -> Session:
+    async def session(self, lease: Lease) -> Session:
         """A session with a live token; logs in when there is none.
 
         Raises:
@@ -42,59 +46,66 @@ class Accounts:
             UpstreamBlocked: the firewall refuses this egress.
             StoreUnavailable: Redis did not answer.
         """
-        if account.token and account.token_expires_at - time.time() > TOKEN_MARGIN_SECONDS:
-            return self._session(account, account.token)
-        return await self._renewed(account, rejected_token=None)
+        if lease.signed_in and lease.token_expires_at - time.time() > TOKEN_MARGIN_SECONDS:
+            return _session(lease, lease.access_token)
+        return await self._logged_in(lease, rejected_version="")
 
-    async def renew(self, account: Account, *, rejected: Session) -> Session:
-        """A session with another token than the rejected one. Raises as `session` does."""
-        return await self._renewed(account, rejected_token=rejected.token)
+    async def renew(self, lease: Lease) -> Session:
+        """A session with another token than the lease's, which was refused. Raises as `session`."""
+        return await self._logged_in(lease, rejected_version=lease.token_version)
 
     async def add_from_environment(self) -> None:
         """Add the accounts of `ACCOUNTS`; one process does it, the others see it done."""
         entries = parse_accounts(self._settings.accounts)
         if entries:
-            added = await self._store.accounts.add_missing(entries)
-            if added:
-                log.info("accounts added from ACCOUNTS", extra={"accounts": added})
+            await self._store.accounts.add_missing(entries)
 
-    async def _renewed(self, account: Account, *, rejected_token: str | None) -> Session:
-        give_up_at = time.monotonic() + LONGEST_LOGIN_WAIT_SECONDS
-        while True:
-            answer = await self._store.logins.claim(account, rejected_token=rejected_token)
-            match answer:
-                case FreshToken(token):
-                    return self._session(account, token)
-                case Claim():
-                    return self._session(account, await self._log_in(account, answer))
-                case _:
-                    if time.monotonic() > give_up_at:
-                        raise LoginFailed("Another process is still logging this account in")
-                    await self._store.logins.wait(account, answer)
+    async def _logged_in(self, lease: Lease, *, rejected_version: str) -> Session:
+        answer = await self._store.logins.claim_or_wait(
+            lease.account,
+            rejected_version=rejected_version,
+            wait_seconds=LOGIN_WAIT_SECONDS,
+            margin_seconds=TOKEN_MARGIN_SECONDS,
+        )
+        if isinstance(answer, FreshToken):
+            return _session(lease, answer.access_token)
+        return _session(lease, await self._log_in(answer))
 
-    async def _log_in(self, account: Account, claim: Claim) -> str:
+    async def _log_in(self, claim: Claim) -> str:
         """Sign in under the claim and store the token, or the reason why there is none."""
-        if claim.start_in_ms > LONGEST_LOGIN_WAIT_SECONDS * 1000:
-            error = LoginFailed("Too many logins are waiting for this egress address")
-            await self._store.logins.fail(account, claim, error)
-            raise error
-        await asyncio.sleep(claim.start_in_ms / 1000)
         try:
+            await asyncio.sleep(claim.start_in_ms / 1000)
             token = await self._upstream.sign_in(
-                account.email, claim.password, proxy=account.proxy, cookies=account.site_cookies
+                claim.account, claim.password, proxy=claim.proxy, cookies=claim.cookies
             )
-        except BaseException as error:
-            metrics.LOGINS.of("failed").inc()
-            reason = error if isinstance(error, GatewayError) else LoginFailed("cancelled")
-            await asyncio.shield(self._store.logins.fail(account, claim, reason))
-            if isinstance(error, AccountDead):
-                log.warning("account is dead", extra={"error": error.message})
+        except GatewayError as error:
+            await self._note_failure(claim, error)
+            raise
+        except asyncio.CancelledError:
+            # The caller left. Who waits for this login takes over at once.
+            await asyncio.shield(
+                self._store.logins.fail(claim, code="cancelled", reason="The login was given up")
+            )
             raise
         metrics.LOGINS.of("succeeded").inc()
-        await self._store.logins.store(account, claim, token.token, token.expires_at)
+        await self._store.logins.store(claim, token.token, expires_at=token.expires_at)
         return token.token
 
-    def _session(self, account: Account, token: str) -> Session:
-        return Session(
-            email=account.email, token=token, proxy=account.proxy, cookies=account.site_cookies
+    async def _note_failure(self, claim: Claim, error: GatewayError) -> None:
+        dead = isinstance(error, AccountDead)
+        metrics.LOGINS.of("dead" if dead else "failed").inc()
+        log.warning("login failed", extra={"account": claim.account, "error": error.message})
+        blocked = isinstance(
+            error, UpstreamBlocked
+        )  # the egress rests, the account is not to blame
+        await self._store.logins.fail(
+            claim,
+            code=error.code,
+            reason=error.message,
+            dead=dead,
+            pause_seconds=0 if blocked else error.retry_after_seconds or LOGIN_PAUSE_SECONDS,
         )
+
+
+def _session(lease: Lease, token: str) -> Session:
+    return Session(email=lease.account, token=token, proxy=lease.proxy, cookies=lease.cookies)

@@ -36,9 +36,7 @@ async def show_metrics(request: Request) -> Response:
     token = resources.settings.metrics_token
     if token and not hmac.compare_digest((bearer_of(request.scope) or "").encode(), token.encode()):
         raise Unauthorized("/metrics wants its own bearer token")
-    page = metrics.render(
-        await resources.metrics_state(), directory=resources.metrics_directory
-    )
+    page = metrics.render(await resources.metrics_state(), directory=resources.metrics_directory)
     return Response(page, media_type=metrics.CONTENT_TYPE)
 
 

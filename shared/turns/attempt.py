@@ -1,27 +1,22 @@
 """One attempt of a turn: one try on one lent account, from the lease to its settlement."""
 
 import asyncio
+import functools
 import logging
 import time
+import uuid
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from shared import metrics
-from shared.chat.events import (
-    Event,
-    ReasoningDelta,
-    TextDelta,
-    TurnEnd,
-    TurnFailed,
-    Usage,
-)
+from shared.chat.events import Event, ReasoningDelta, TextDelta, TurnEnd, TurnFailed
 from shared.errors import GatewayError, TokenRejected, UpstreamSilent
-from shared.store.leases import Lease, Outcome
+from shared.store.leases import Lease
 from shared.turns import tokens
-from shared.turns.reactions import reaction_to
+from shared.turns.reactions import outcome_of
 from shared.turns.stop import OutputLimits
+from shared.turns.usage import ready_vocabulary, usage_of
 from shared.upstream.client import Session
 from shared.upstream.stream import UpstreamDecoder
 from shared.upstream.wire import completion_body
@@ -35,18 +30,21 @@ log = logging.getLogger(__name__)
 # after it, so the account never carries more streams than its limit; contract.md 7.3 allows 1 s.
 STOP_SECONDS = 0.7
 
-# How long a stream that has said its last may stay open before its connection is given up: one
-# that ends by itself is used again.
-LINGER_SECONDS = 0.2
+# How long an answer that has said its last may stay open: for a usage that follows, and because a
+# connection that was read to its end is used again.
+TAIL_SECONDS = 0.2
 
 
 class Attempt:
     """Speaks to the upstream with a lent account and emits what it answers."""
 
-    def __init__(self, turns: "Turns", turn: "ChatTurn", lease: Lease, emit: "Emit") -> None:
+    def __init__(
+        self, turns: "Turns", turn: "ChatTurn", lease: Lease, prompt: str, emit: "Emit"
+    ) -> None:
         self._turns = turns
         self._turn = turn
         self._lease = lease
+        self._prompt = prompt
         self._emit = emit
         self._session: Session | None = None
         self._chat_id: str | None = None
@@ -55,44 +53,45 @@ class Attempt:
         self._limits: OutputLimits | None = None
         self._output: list[str] = []
 
-    async def run(self, prompt: str) -> None:
+    async def run(self) -> None:
         """Run to the terminal event; a token the upstream refuses is renewed once.
 
         Raises:
             GatewayError: it failed before the first event; nothing was emitted.
         """
+        error: GatewayError | None = None
         try:
-            with self._turn.stopwatch.waiting():
-                self._session = await self._turns.accounts.session(self._lease.account)
-            try:
-                await self._speak(prompt)
-            except TokenRejected:
-                if self._begun:
-                    raise
-                with self._turn.stopwatch.waiting():
-                    self._session = await self._turns.accounts.renew(
-                        self._lease.account, rejected=self._session
-                    )
-                self._decoder = UpstreamDecoder()
-                await self._speak(prompt)
-        except GatewayError as error:
+            await self._speak_with_live_token()
+            error = self._turn.error
+        except GatewayError as raised:
+            error = raised
+            raise
+        finally:
             self._turns.own(self._settle(error))
-            raise
-        except BaseException:
-            self._turns.own(self._settle(None))
-            raise
-        self._turns.own(self._settle(self._turn.error))
 
     @property
     def _begun(self) -> bool:
         return self._turn.first_event_at is not None
 
-    async def _speak(self, prompt: str) -> None:
-        first_token_seconds = self._turns.settings.first_token_timeout_seconds
+    async def _speak_with_live_token(self) -> None:
+        stopwatch, accounts = self._turn.stopwatch, self._turns.accounts
+        with stopwatch.waiting():
+            session = await accounts.session(self._lease)
+        try:
+            await self._speak(session)
+        except TokenRejected:
+            with stopwatch.waiting():
+                session = await accounts.renew(self._lease)
+            await self._speak(session)
+
+    async def _speak(self, session: Session) -> None:
+        self._session = session
+        self._decoder = UpstreamDecoder()
         self._turn.stopwatch.start_waiting()
+        first_token_seconds = self._turns.settings.first_token_timeout_seconds
         try:
             async with asyncio.timeout(first_token_seconds) as deadline:
-                await self._stream(prompt, deadline)
+                await self._stream(session, deadline)
         except TimeoutError as error:
             what = "fell silent" if self._begun else "gave no first token in time"
             await self._fail(UpstreamSilent(f"The upstream {what}"), error)
@@ -104,28 +103,40 @@ class Attempt:
     async def _fail(self, error: GatewayError, cause: BaseException) -> None:
         """Before the first event raise it, after it say it in band."""
         if not self._begun:
-            raise error from cause
+            raise error from (cause if cause is not error else None)
         await self._pass_on([TurnFailed(error)])
 
-    async def _stream(self, prompt: str, deadline: asyncio.Timeout) -> None:
-        upstream, variant = self._turns.upstream, self._turn.variant
-        assert self._session is not None  # noqa: S101 run() opened it
-        self._chat_id = await upstream.open_chat(
-            self._session, model=variant.model_id, chat_type=variant.chat_type
+    async def _stream(self, session: Session, deadline: asyncio.Timeout) -> None:
+        upstream, turn = self._turns.upstream, self._turn
+        model = turn.variant.model_id
+        self._chat_id = chat_id = await upstream.open_chat(
+            session, model=model, chat_type=turn.chat_type
         )
         body = completion_body(
-            chat_id=self._chat_id,
-            model=variant.model_id,
-            content=prompt,
-            chat_type=variant.chat_type,
-            thinking_enabled=bool(variant.thinking),
-            thinking_budget=self._turn.request.thinking_budget,
+            chat_id=chat_id,
+            model=model,
+            content=self._prompt,
+            chat_type=turn.chat_type,
+            thinking_enabled=turn.thinking,
+            thinking_budget=turn.request.thinking_budget,
+            now=int(time.time()),
+            fid=str(uuid.uuid4()),
         )
-        self._limits = await self._output_limits()
+        self._limits = self._output_limits()
         self._generating = True
-        async with upstream.stream_completion(self._session, self._chat_id, body) as chunks:
+        async with upstream.stream_completion(session, chat_id, body) as chunks:
             await self._drive(chunks, deadline)
-            await self._linger(chunks)
+
+    def _output_limits(self) -> OutputLimits | None:
+        """The stage that enforces `stop` and `max_tokens`; None when the caller set neither."""
+        request = self._turn.request
+        if not request.stop_sequences and request.max_output_tokens is None:
+            return None
+        return OutputLimits(
+            stop_sequences=request.stop_sequences,
+            max_output_tokens=request.max_output_tokens,
+            load=functools.partial(tokens.load, self._turn.variant.model_id),
+        )
 
     async def _drive(self, chunks: AsyncIterator[bytes], deadline: asyncio.Timeout) -> None:
         """chunk → decoder → limits → emit, until the terminal event."""
@@ -136,74 +147,75 @@ class Attempt:
             if events:
                 deadline.reschedule(None)  # a slow client is not a silent upstream
                 if await self._pass_on(events):
+                    if not self._generating and self._turn.error is None:
+                        await self._read_tail(chunks)
                     return
+            if self._decoder.done:
+                break
             if self._begun:
                 deadline.reschedule(loop.time() + idle_seconds)
         deadline.reschedule(None)
-        await self._pass_on(self._decoder.close())
+        tail = await self._read_tail(chunks) if self._decoder.done else []
+        await self._pass_on(tail + self._decoder.close())
+
+    async def _read_tail(self, chunks: AsyncIterator[bytes]) -> list[Event]:
+        """What still comes after the answer is over, for a moment."""
+        events: list[Event] = []
+        try:
+            async with asyncio.timeout(TAIL_SECONDS):
+                async for chunk in chunks:
+                    events += self._decoder.feed(chunk)
+        except (TimeoutError, GatewayError):
+            pass  # the connection is closed instead of used again
+        return events
 
     async def _pass_on(self, events: list[Event]) -> bool:
-        """Emit what is left of `events` after the limits; True when the turn ended with them.
+        """Emit what the limits leave of `events`; True when the turn ended with them.
 
         Raises:
             GatewayError: the turn failed and nothing of it went out before.
         """
-        ended_by_us = False
         if self._limits is not None:
+            if self._limits.needs_vocabulary(events):
+                await ready_vocabulary(self._turn.variant.model_id)
             events = self._limits.feed_all(events)
-            ended_by_us = self._limits.ended
         if not events:
             return False
         last = events[-1]
-        if type(last) is TurnFailed:
+        for event in events:
+            if type(event) is TextDelta or type(event) is ReasoningDelta:
+                self._output.append(event.text)
+        ended = True
+        if type(last) is TurnEnd:
+            self._generating = self._limits is not None and self._limits.ended
+            events[-1] = await self._with_usage(last)
+        elif type(last) is TurnFailed:
             self._generating = False
             if not self._begun:
                 raise last.error
             self._turn.error = last.error
-        for event in events:
-            if type(event) is TextDelta or type(event) is ReasoningDelta:
-                self._output.append(event.text)
-        ended = type(last) is TurnEnd or type(last) is TurnFailed
-        if type(last) is TurnEnd:
-            self._generating = ended_by_us
-            self._turn.usage = usage = await self._usage(last)
-            events[-1] = msgspec.structs.replace(last, usage=usage)
+        else:
+            ended = False
         if not self._begun:
-            self._turn.stopwatch.stop_waiting()
-            self._turn.first_event_at = time.monotonic()
+            self._begin()
         await self._emit(events)
         return ended
 
-    async def _output_limits(self) -> OutputLimits | None:
-        """The stage that enforces `stop` and `max_tokens`; None when the caller set neither."""
-        request = self._turn.request
-        if not request.stop_sequences and request.max_output_tokens is None:
-            return None
-        vocabulary = None
-        if request.max_output_tokens is not None:
-            vocabulary = await asyncio.to_thread(tokens.load)
-        return OutputLimits(
-            stop_sequences=request.stop_sequences,
-            max_output_tokens=request.max_output_tokens,
-            vocabulary=vocabulary,
+    def _begin(self) -> None:
+        self._turn.stopwatch.stop_waiting()
+        self._turn.first_event_at = time.monotonic()
+        if self._lease.probing:
+            self._turns.own(self._turns.store.leases.prove(self._lease))
+
+    async def _with_usage(self, end: TurnEnd) -> TurnEnd:
+        usage = await usage_of(
+            end.usage or self._decoder.usage,
+            model=self._turn.variant.model_id,
+            prompt=self._prompt,
+            output="".join(self._output),
         )
-
-    async def _usage(self, end: TurnEnd) -> Usage:
-        """The upstream's numbers where it gave them, otherwise counted with Qwen's vocabulary."""
-        told = end.usage or self._decoder.usage
-        if told is not None and told.input_tokens and told.output_tokens:
-            return told
-        counted = await tokens.count_usage(self._prompt, "".join(self._output))
-        return counted
-
-    async def _linger(self, chunks: AsyncIterator[bytes]) -> None:
-        """Read on to the end of the body, briefly: a connection that was read to its end is reused."""
-        try:
-            async with asyncio.timeout(LINGER_SECONDS):
-                async for _ in chunks:
-                    pass
-        except (TimeoutError, GatewayError):
-            pass  # it is closed instead
+        self._turn.usage = usage
+        return msgspec.structs.replace(end, usage=usage)
 
     async def _settle(self, error: GatewayError | None) -> None:
         """Tell the upstream to stop what nobody reads, then give the lease back."""
@@ -215,8 +227,5 @@ class Attempt:
                     )
             except (TimeoutError, GatewayError) as failure:
                 log.info("stop was not confirmed", extra={"error": type(failure).__name__})
-        try:
-            await self._turns.store.leases.release(self._lease, _outcome(error))
-        except GatewayError as failure:
-            # The lease lapses by itself after LEASE_TTL_SECONDS.
-            log.warning("lease was not given back", extra={"error": type(failure).__name__})
+        outcome = outcome_of(error, served=self._begun)
+        await self._turns.store.leases.release(self._lease, outcome)

@@ -3,6 +3,8 @@
 Knows: the error tree and the reactions of protocol sheet 15.4. Does not know: how a turn runs.
 """
 
+import time
+
 import msgspec
 
 from shared.errors import (
@@ -21,6 +23,17 @@ from shared.errors import (
     UpstreamSilent,
     UpstreamUnavailable,
 )
+from shared.store.leases import (
+    COMMON_FAILURE_CAP_SECONDS,
+    QUOTA,
+    SERVED,
+    Cooldown,
+    EgressRest,
+    Outcome,
+)
+
+# How long an egress address rests after a firewall's refusal (sheet 15.4: "for minutes").
+EGRESS_REST_SECONDS = 120
 
 
 class Reaction(msgspec.Struct, frozen=True):
@@ -66,3 +79,38 @@ _STOP = Reaction(again=False)
 def reaction_to(error: GatewayError) -> Reaction:
     """Anything that is not the upstream's doing is never tried again."""
     return next((reaction for kind, reaction in REACTIONS if isinstance(error, kind)), _STOP)
+
+
+def outcome_of(error: GatewayError | None, *, served: bool) -> Outcome:
+    """What an attempt tells the pool about its account.
+
+    Args:
+        served: the account answered at least in part; False for a caller that left before.
+    """
+    if error is None:
+        return SERVED if served else Outcome()
+    reaction = reaction_to(error)
+    cooldown = None
+    egress_rest = None
+    if isinstance(error, UpstreamQuota):
+        cooldown = Cooldown(reason=QUOTA, until=error.resumes_at(time.time()))
+    elif isinstance(error, UpstreamBlocked):
+        egress_rest = EgressRest(seconds=EGRESS_REST_SECONDS)
+    elif isinstance(error, UpstreamBusy):
+        cooldown = Cooldown(reason=reaction.reason, seconds=error.pause_seconds, cap_seconds=30)
+    elif reaction.rest_seconds:
+        # Doubled with every probe that fails, but never beyond what contract.md 4 allows.
+        cooldown = Cooldown(
+            reason=reaction.reason,
+            seconds=reaction.rest_seconds,
+            cap_seconds=COMMON_FAILURE_CAP_SECONDS,
+        )
+    return Outcome(
+        # The account did its part when the fault is the caller's.
+        ok=isinstance(error, ClientError),
+        cooldown=cooldown,
+        egress_rest=egress_rest,
+        token_rejected=isinstance(error, TokenRejected),
+        error_code=error.code,
+        error_message=error.message,
+    )

@@ -18,7 +18,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from shared import metrics
 from shared.accounts import Accounts
@@ -60,7 +60,13 @@ class Turns:
         """Run a settlement to its end, whatever becomes of the turn's own task."""
         task = asyncio.create_task(settlement)
         self._settlements.add(task)
-        task.add_done_callback(self._settlements.discard)
+        task.add_done_callback(self._settled)
+
+    def _settled(self, task: asyncio.Task[None]) -> None:
+        self._settlements.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A lease that could not be given back lapses after LEASE_TTL_SECONDS.
+            log.warning("settlement failed", extra={"error": type(error).__name__})
 
     async def close(self) -> None:
         """Wait for every settlement: afterwards the leases of this process are back."""
@@ -118,6 +124,8 @@ class ChatTurn:
         self.usage: Usage | None = None
         self.error: GatewayError | None = None
         self.first_event_at: float | None = None
+        self.thinking = self._thinking()
+        self.chat_type = self._chat_type()
         self._turns = turns
         self._tried: list[str] = []
 
@@ -132,6 +140,15 @@ class ChatTurn:
         except GatewayError as error:
             self.error = error
             raise
+
+    def _thinking(self) -> bool | None:
+        """On when the variant or the request says so, off when the request does, else the model's."""
+        return True if self.variant.thinking else self.request.thinking
+
+    def _chat_type(self) -> Literal["t2t", "search", "deep_research"]:
+        if self.variant.chat_type == "deep_research":
+            return "deep_research"
+        return "search" if self.variant.search or self.request.search else "t2t"
 
     async def _run(self, emit: Emit) -> None:
         prompt = write_prompt(self.request)
@@ -161,12 +178,12 @@ class ChatTurn:
             lease = await self._turns.store.leases.lend(
                 self.variant.capability,
                 wait_seconds=self._turns.settings.account_wait_seconds,
-                tried=self._tried,
+                tried=frozenset(self._tried),
             )
         self.attempts += 1
-        self.account = lease.account.email
-        self._tried.append(lease.account.email)
-        await Attempt(self._turns, self, lease, emit).run(prompt)
+        self.account = lease.account
+        self._tried.append(lease.account)
+        await Attempt(self._turns, self, lease, prompt, emit).run()
 
     async def _may_try_again(self) -> bool:
         """The fleet's retry budget: an outage must not be multiplied by its callers."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 RAW_ABSENT = msgspec.Raw(b"")
-ChatType = Literal["t2t", "search"]
+ChatType = Literal["t2t", "search", "deep_research"]
 
 
 # -- section 6: frames of the text stream
