@@ -16,9 +16,9 @@ notation:
 
 The number is the smallest one that occurs in none of the texts (`message-0` in a text, in any case,
 moves it to 1, and so on), so no text can open or close a block, and nothing has to be escaped:
-every text stands there unchanged. It is derived, not random: the same conversation is written the same
-way, and a longer one begins like the shorter one, which the upstream's own cache likes. One pass
-over the text finds it, whatever the text holds.
+every text stands there unchanged. It is derived, not random: the same conversation is written the
+same way, and a longer one begins like the shorter one, which the upstream's own cache likes. One
+pass over the text finds it, whatever the text holds.
 
 A single user message with nothing around it goes as it is, unless it begins like our preface.
 
