@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final, Literal
 
 from granian.constants import HTTPModes, Interfaces, Loops
@@ -94,17 +93,19 @@ class Server(MPServer):
         self._drain_seconds = settings.drain_seconds
         self._signals: list[int] = []
         self._accept_until: float | None = None
+        self._deaf_until = 0.0
+        self._hurry = False
         self._crashes: dict[int, int] = {}
         self._respawn_at: dict[int, float] = {}
         self._retired: list[WorkerProcess] = []
 
     # Handlers only note what came. Setting the event, as granian does, can deadlock: the handler
     # runs in the very thread that holds the event's lock while it begins or ends its wait.
-    def signal_handler_interrupt(self, *args: int | FrameType | None, **kwargs: Any) -> None:
-        self._signals.append(signal.SIGTERM if not args else int(args[0]))  # type: ignore[arg-type]  # a signal number comes first
+    def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:  # signal's (int, frame)
+        self._signals.append(int(args[0]))
 
-    def signal_handler_reload(self, *args: int | FrameType | None, **kwargs: Any) -> None:
-        self._signals.append(signal.SIGHUP)
+    def signal_handler_reload(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing is read again while we run."""
 
     def _serve_loop(
         self, spawn_target: Callable[..., None], target_loader: Callable[..., Any]
@@ -122,19 +123,25 @@ class Server(MPServer):
         self.interrupt_children.clear()
 
     def _time_to_stop(self) -> bool:
-        """Whether accepting is over; a first SIGTERM begins the delay, anything else ends it."""
+        """Whether accepting is over. A first SIGTERM begins the delay; SIGINT has none."""
         now = time.monotonic()
-        while self._signals:
-            number = self._signals.pop(0)
-            if number == signal.SIGHUP:
-                log.info("signal ignored", extra={"signal": "SIGHUP"})
-                continue
+        number = self._next_signal(now)
+        if number is not None and self._accept_until is None:
             self._announce("draining")
-            first = self._accept_until is None
-            delay = self._drain_delay if first and number == signal.SIGTERM else 0.0
+            delay = self._drain_delay if number == signal.SIGTERM else 0.0
             log.info("draining", extra={"accepting_seconds": delay})
             self._accept_until = now + delay
-        return self._accept_until is not None and now >= self._accept_until
+        elif number is not None:
+            self._hurry = True
+        return self._hurry or (self._accept_until is not None and now >= self._accept_until)
+
+    def _next_signal(self, now: float) -> int | None:
+        """A signal that isn't the echo of an earlier one."""
+        number = self._signals.pop(0) if self._signals else None
+        if number is None or now < self._deaf_until:
+            return None
+        self._deaf_until = now + lifeline.SIGNAL_ECHO_SECONDS
+        return number
 
     def _note_crashes(self) -> None:
         now = time.monotonic()
@@ -162,10 +169,9 @@ class Server(MPServer):
     def _overgrown(self) -> list[int]:
         indexes = {worker._id(): worker.idx for worker in self.wrks if worker.is_alive()}
         try:
-            rss = self._rss_collector.memory(list(indexes))
-        except (
-            Exception
-        ) as error:  # a worker may vanish while it is measured; granian names no type
+            memory: Any = self._rss_collector.memory  # pid → bytes; its stub says int
+            rss: dict[int, int] = memory(list(indexes))
+        except Exception as error:  # granian names no type; a process may vanish meanwhile
             log.warning("memory of workers unknown", extra={"error": str(error)})
             return []
         return [indexes[pid] for pid, held in rss.items() if held >= (self.workers_rss or held + 1)]
@@ -189,7 +195,8 @@ class Server(MPServer):
         told = False
         while living := [worker for worker in living if worker.is_alive()]:
             now = time.monotonic()
-            if not told and (now >= end_at or self._signals):
+            self._hurry = self._hurry or self._next_signal(now) is not None
+            if not told and (now >= end_at or self._hurry):
                 told, kill_at = True, now + ENDING_GRACE_SECONDS
                 self._announce("ending")
                 log.info("streams told to end", extra={"processes": len(living)})

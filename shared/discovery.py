@@ -53,8 +53,14 @@ def record_path(data_dir: str, mode: str) -> Path:
     return run_directory.home_directory() / f"launcher-{name}.json"
 
 
-def publish(path: Path, variables: Mapping[str, str]) -> None:
-    """Leave the record; readable by its owner only, replaced in one step."""
+def publish(path: Path, variables: Mapping[str, str], *, replace: bool = True) -> None:
+    """Leave the record; readable by its owner only, replaced in one step.
+
+    Args:
+        replace: False leaves the record of another launcher as it is.
+    """
+    if not replace and path.exists():
+        return
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:

@@ -19,6 +19,10 @@ import signal
 import sys
 from collections.abc import Sequence
 
+# `make`, `timeout` and shells that signal a whole group deliver one wish twice: a second signal
+# within this time is the echo of the first.
+SIGNAL_ECHO_SECONDS = 1.0
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LINUX: bool = sys.platform == "linux"
 
