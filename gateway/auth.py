@@ -12,7 +12,7 @@ from shared import metrics
 from shared.chat.models import Variant
 from shared.errors import Forbidden, RateLimited, Unauthorized
 from shared.settings import Settings
-from shared.store.api_keys import Caller
+from shared.store.api_keys import ApiKey
 from shared.store.store import Store
 
 
@@ -23,11 +23,11 @@ class Gate:
         self._settings = settings
         self._store = store
 
-    async def identify(self, request: Request) -> Caller:
+    async def identify(self, request: Request) -> ApiKey:
         """The caller behind the request's key.
 
         Raises:
-            Unauthorized: no key, or one that nobody has.
+            Unauthorized: no key, one that nobody has, or one that has expired.
             StoreUnavailable: a key that isn't known here while the store is away; never 401 then.
         """
         key = presented_key(request.scope)
@@ -36,18 +36,16 @@ class Gate:
                 "No API key was given: send `Authorization: Bearer <key>` or `x-api-key: <key>`"
             )
         caller = await self._store.api_keys.find(key)
-        if caller is None:
-            raise Unauthorized("That API key is not known here")
         request.scope["story"]["key"] = caller.name
         return caller
 
-    async def identify_admin(self, request: Request) -> Caller:
+    async def identify_admin(self, request: Request) -> ApiKey:
         caller = await self.identify(request)
-        if not caller.is_admin:
+        if not caller.admin:
             raise Forbidden("Only the admin key may do that")
         return caller
 
-    async def admit(self, caller: Caller, scope: Scope) -> None:
+    async def admit(self, caller: ApiKey, scope: Scope) -> None:
         """Count one request of this caller and leave its `x-ratelimit-*` headers in the scope.
 
         Raises:
@@ -58,7 +56,7 @@ class Gate:
             limit = self._settings.rate_limit_per_minute
         if not limit:
             return
-        admission = await self._store.limits.take(caller.owner_id, limit_per_minute=limit)
+        admission = await self._store.limits.take(caller.id, limit)
         scope["answer_headers"] += [
             (b"x-ratelimit-limit-requests", b"%d" % admission.limit),
             (b"x-ratelimit-remaining-requests", b"%d" % admission.remaining),
@@ -72,7 +70,7 @@ class Gate:
             )
 
 
-def check_model(caller: Caller, variant: Variant) -> None:
+def check_model(caller: ApiKey, variant: Variant) -> None:
     """A key with an allow-list may use those models only.
 
     Raises:
@@ -82,7 +80,7 @@ def check_model(caller: Caller, variant: Variant) -> None:
         raise Forbidden("This API key may not use that model")
 
 
-def may_use(caller: Caller, variant: Variant) -> bool:
+def may_use(caller: ApiKey, variant: Variant) -> bool:
     if not caller.models:
         return True
     # A base model's name allows all its variants, a variant's name only that one.

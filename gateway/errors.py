@@ -28,7 +28,7 @@ def error_response(
 
 
 def retry_after(error: GatewayError) -> dict[str, str]:
-    """`Retry-After` in whole seconds, rounded up: a client that obeys it must not come too early."""
+    """`Retry-After` in whole seconds, rounded up: who obeys it must not come too early."""
     if error.retry_after_seconds is None:
         return {}
     return {"retry-after": str(max(1, math.ceil(error.retry_after_seconds)))}

@@ -37,7 +37,8 @@ class RequestFrame:
         request_id = _request_id(scope)
         scope["request_id"] = request_id
         scope["arrived_at"] = arrived_at = time.monotonic()
-        scope["story"] = story = {}
+        story: dict[str, Any] = {}
+        scope["story"] = story
         scope["answer_headers"] = extra = [(b"x-request-id", request_id.encode())]
         status = 0
 

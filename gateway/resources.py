@@ -46,10 +46,9 @@ class Resources:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Open for as long as the block lasts; every lease is back and every socket closed after."""
+        """Open while the block lasts; afterwards every lease is back, every socket closed."""
         await self.store.open()
         background = [
-            asyncio.create_task(self.store.leases.keep_leases()),
             asyncio.create_task(self.drain.watch(self.open_answers.end_all)),
             asyncio.create_task(self._add_accounts()),
         ]
@@ -65,10 +64,15 @@ class Resources:
             await self.store.close()
 
     async def metrics_state(self) -> metrics.PoolState | None:
+        """What `/metrics` shows of the whole pool; None while Redis is away."""
         try:
-            return await self.store.metrics_state()
+            pool = await self.store.pool_state()
         except StoreUnavailable:
             return None
+        return metrics.PoolState(
+            accounts={str(state): count for state, count in pool.accounts.items()},
+            leases_in_flight=pool.leases_in_flight,
+        )
 
     async def _add_accounts(self) -> None:
         """Take over `ACCOUNTS`, as soon as Redis answers."""

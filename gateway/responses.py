@@ -32,7 +32,7 @@ EARLY = 0.9
 
 
 class OpenAnswers:
-    """The answers of this process that are still running; a drain that lasted too long ends them."""
+    """The answers of this process that still run; a drain that lasted too long ends them."""
 
     def __init__(self) -> None:
         self._answers: set[TurnAnswer] = set()

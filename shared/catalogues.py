@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 # How old this process's copy may be before it looks into Redis again.
 LOOK_AGAIN_SECONDS = 5
 
+# How long a request waits for the very first list while another process reads it.
+FIRST_LIST_SECONDS = 5
+
 
 class Catalogues:
     """The current catalogue. One per process."""
@@ -31,6 +34,7 @@ class Catalogues:
         self, *, settings: Settings, store: Store, accounts: Accounts, upstream: Upstream
     ) -> None:
         self._settings = settings
+        self._aliases = settings.aliases
         self._store = store
         self._accounts = accounts
         self._upstream = upstream
@@ -59,7 +63,7 @@ class Catalogues:
         Raises:
             UnknownModel: nobody has that name.
         """
-        variant = catalogue.resolve(name, self._settings.aliases)
+        variant = catalogue.resolve(name, self._aliases)
         missing = variant.standing_in_for
         if missing is not None and missing not in self._stood_in:
             self._stood_in.add(missing)
@@ -94,24 +98,32 @@ class Catalogues:
     async def _look_again(self) -> None:
         """Take over the shared list; read the upstream when it is this process's turn."""
         cache = self._store.cache
-        shared = await cache.models_get()
-        if shared is not None:
-            self._take(shared.raw)
-            if shared.fresh:
-                return
-        claim = await cache.models_claim()
-        while claim is None and self._current is None:
-            await asyncio.sleep(0.1)  # another process is reading it for us
+        until_restart = self._settings.models_cache_ttl == 0
+        forced = until_restart and self._current is None
+        give_up_at = time.monotonic() + FIRST_LIST_SECONDS
+        while True:
             shared = await cache.models_get()
-            if shared is not None:
-                self._take(shared.raw)
-                return
-            claim = await cache.models_claim()
-        if claim is None:
-            return
-        raw = await self._read_upstream()
+            if shared.body is not None:
+                self._take(shared.body)
+                if shared.fresh and not forced:
+                    return
+            claim = await cache.models_claim(forced=forced)
+            if claim is not None:
+                return await self._refresh(claim)
+            if self._current is not None or time.monotonic() > give_up_at:
+                return  # another process reads it, or one has failed a moment ago
+            await asyncio.sleep(0.1)
+
+    async def _refresh(self, claim: str) -> None:
+        """Read the upstream's list under the claim and share it."""
+        cache = self._store.cache
+        try:
+            raw = await self._read_upstream()
+        except GatewayError:
+            await cache.models_failed(claim)
+            raise
         self._take(raw)
-        await cache.models_put(raw, claim, ttl_seconds=self._settings.models_cache_ttl)
+        await cache.models_put(claim, raw, ttl_seconds=self._settings.models_cache_ttl)
 
     async def _read_upstream(self) -> bytes:
         """Without a login first, as the site allows it; else with a lent account."""
@@ -125,9 +137,12 @@ class Catalogues:
 
     async def _read_with_account(self) -> bytes:
         leases = self._store.leases
-        async with leases.borrowed("chat", wait_seconds=5) as lease:
-            session = await self._accounts.session(lease.account)
+        lease = await leases.lend("chat", wait_seconds=FIRST_LIST_SECONDS)
+        try:
+            session = await self._accounts.session(lease)
             return msgspec.json.encode(await self._upstream.models(session))
+        finally:
+            await asyncio.shield(leases.release(lease))
 
     def _take(self, raw: bytes) -> None:
         if raw != self._raw:

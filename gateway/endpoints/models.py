@@ -7,7 +7,7 @@ from gateway.auth import may_use
 from gateway.resources import resources_of
 from shared.chat.models import anthropic_list, anthropic_model, openai_list, openai_model
 from shared.errors import UnknownModel
-from shared.store.api_keys import Caller
+from shared.store.api_keys import ApiKey
 
 
 async def list_models(request: Request) -> Response:
@@ -33,7 +33,7 @@ async def show_model(request: Request) -> Response:
     return _json(write(entry))
 
 
-async def _list(request: Request, caller: Caller | None) -> Response:
+async def _list(request: Request, caller: ApiKey | None) -> Response:
     resources = resources_of(request)
     catalogue = await resources.catalogues.current()
     entries = catalogue.listing(simple=resources.settings.simple_model_map)

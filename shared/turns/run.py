@@ -142,7 +142,7 @@ class ChatTurn:
             raise
 
     def _thinking(self) -> bool | None:
-        """On when the variant or the request says so, off when the request does, else the model's."""
+        """On when variant or request say so, off when the request does, else the model's choice."""
         return True if self.variant.thinking else self.request.thinking
 
     def _chat_type(self) -> Literal["t2t", "search", "deep_research"]:
