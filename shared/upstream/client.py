@@ -279,7 +279,7 @@ class _Answer(msgspec.Struct):
             return None
         try:
             return decode(self.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except wire.UNREADABLE:
             return None
 
 

@@ -5,7 +5,6 @@ check; only `exp` is read. Renewing is signing in again.
 """
 
 import base64
-import binascii
 import hashlib
 from http.cookies import CookieError, SimpleCookie
 
@@ -46,7 +45,7 @@ def read_sign_in(body: bytes, set_cookies: list[str]) -> AccessToken | None:
     """
     try:
         answer = wire.decode_sign_in(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except wire.UNREADABLE:
         answer = wire.SignInAnswer()
     data = answer.data or wire.TokenHolder()
     if "pending" in (answer.role, data.role):
@@ -69,7 +68,7 @@ def token_expiry(token: str) -> float | None:
     try:
         payload = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
         return wire.decode_token_payload(payload).exp
-    except (msgspec.DecodeError, UnicodeError, binascii.Error, ValueError):
+    except (*wire.UNREADABLE, ValueError):  # binascii's and str.encode's are ValueErrors
         return None
 
 

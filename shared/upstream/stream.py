@@ -52,8 +52,6 @@ ANSWER_PHASES = frozenset({"answer", None, ""})
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 
-_BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
 
 def begins_like_sse(head: bytes) -> bool | None:
     """Whether a body that begins with `head` is read as events; None: not to be said yet.
@@ -129,7 +127,7 @@ class UpstreamDecoder:
         try:
             frame = wire.decode_frame(data)
             content = None
-        except _BAD_JSON:
+        except wire.UNREADABLE:
             repaired = self._repair(data, events)
             if repaired is None:
                 return
@@ -197,7 +195,7 @@ class UpstreamDecoder:
     def _follow(self, raw: msgspec.Raw) -> None:
         try:
             created = wire.decode_created(raw)
-        except _BAD_JSON:
+        except wire.UNREADABLE:
             return
         self._opening = None
         index = created.response_index
@@ -353,7 +351,7 @@ class _Findings:
         try:
             arguments = wire.decode_function_call(raw).arguments or "{}"
             queries = wire.decode_search_arguments(arguments).queries or []
-        except _BAD_JSON:
+        except wire.UNREADABLE:
             return
         self._queries = tuple(queries) or self._queries
 
@@ -388,7 +386,7 @@ def _usage_of(raw: msgspec.Raw | None) -> Usage | None:
         return None
     try:
         told = wire.decode_frame_usage(raw)
-    except _BAD_JSON:
+    except wire.UNREADABLE:
         return None
     output, prompt = told.output_tokens_details, told.prompt_tokens_details
     return Usage(
@@ -404,7 +402,7 @@ def _extra_of(raw: msgspec.Raw) -> wire.Extra | None:
         return None
     try:
         return wire.decode_extra(raw)
-    except _BAD_JSON:
+    except wire.UNREADABLE:
         return None
 
 

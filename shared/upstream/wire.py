@@ -13,6 +13,9 @@ from typing import Any, Literal
 import msgspec
 
 RAW_ABSENT = msgspec.Raw(b"")
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding foreign JSON may raise: wrong shape or no JSON, no UTF-8, nested beyond reason."""
 ChatType = Literal["t2t", "search", "deep_research"]
 
 
@@ -214,10 +217,10 @@ def decode_models(body: bytes) -> list[Model] | None:
     entries: list[msgspec.Raw] | None = None
     try:
         entries = msgspec.json.decode(body, type=_Models).data
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         try:
             wrapped = msgspec.json.decode(body, type=_WrappedModels).data
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return None
         entries = wrapped.data if wrapped else None
     if entries is None:
@@ -226,7 +229,7 @@ def decode_models(body: bytes) -> list[Model] | None:
     for entry in entries:
         try:
             model = msgspec.json.decode(entry, type=Model)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             continue
         if model.id:
             models.append(model)
@@ -398,7 +401,7 @@ def read_failure(body: bytes) -> Failure | None:
     """
     try:
         decoded = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     if not isinstance(decoded, dict):
         return None

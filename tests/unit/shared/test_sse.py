@@ -1,5 +1,7 @@
 """The event-stream decoder against a slow one written straight from the WHATWG text."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ def decode(chunks: list[bytes], **options: int) -> list[bytes]:
 
 def cut(body: bytes, at: list[int]) -> list[bytes]:
     marks = [0, *sorted(mark % (len(body) + 1) for mark in at), len(body)]
-    return [body[begin:end] for begin, end in zip(marks, marks[1:], strict=False)]
+    return [body[begin:end] for begin, end in itertools.pairwise(marks)]
 
 
 def read_as_the_standard_says(body: bytes) -> list[bytes]:
