@@ -7,8 +7,8 @@ and applied an INCR twice (tried, redis-py 8.1). Instead one try with a short so
 breaker: after a failure every call is answered `StoreUnavailable` at once while a background probe
 asks at once and then once a second; the first answer closes the breaker again.
 
-Replies are text (`str`) here and nowhere else; `read_bytes` alone gives bytes. RQ has a connection
-of its own, since it breaks on decoded replies.
+Replies become text (`str`) here and nowhere else; `read_bytes` and `run_bytes` leave them as they
+are. RQ has a connection of its own, since it breaks on decoded replies.
 """
 
 import asyncio
@@ -98,12 +98,13 @@ class Connection:
         Raises:
             StoreUnavailable: no answer in time; the script may have run all the same.
         """
-        loaded = scripts.load(script)
-        command = ("EVALSHA", loaded.sha, 1, key, *arguments)
-        try:
-            return await self.ask(script, *command)
-        except NoScriptError:  # the server was restarted: it has not run; EVAL also loads it
-            return await self.ask(script, "EVAL", loaded.text, 1, key, *arguments)
+        return await self._run(script, key, arguments, {})
+
+    async def run_bytes(
+        self, script: str, key: str, *arguments: str | int | float | bytes
+    ) -> Reply:
+        """Like `run`, with the strings of the reply as bytes."""
+        return await self._run(script, key, arguments, {NEVER_DECODE: True})
 
     async def ask(self, operation: str, *command: str | int | float | bytes) -> Reply:
         """The reply to one command, as text.
@@ -139,6 +140,15 @@ class Connection:
             self._probe.cancel()
             await asyncio.gather(self._probe, return_exceptions=True)
         await self._client.aclose()
+
+    async def _run(
+        self, script: str, key: str, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> Reply:
+        loaded = scripts.load(script)
+        try:
+            return await self._ask(script, ("EVALSHA", loaded.sha, 1, key, *arguments), options)
+        except NoScriptError:  # the server was restarted: it has not run; EVAL also loads it
+            return await self._ask(script, ("EVAL", loaded.text, 1, key, *arguments), options)
 
     async def _ask(
         self, operation: str, command: tuple[Any, ...], options: dict[str, Any]

@@ -48,6 +48,8 @@ class Key:
 
 # What a script that touches the pool names as its only key: it decides the node in a cluster.
 POOL: Final = "gw:{pool}"
+# The same for the steps that are due: they need not lie on the pool's node.
+DUE: Final = "gw:{due}"
 
 # Channels, not keys. A process with waiters listens on its own; its messages are waiters.
 WAKE_CHANNEL: Final = "gw:wake:"
@@ -196,14 +198,7 @@ api_keys = Key(
     type="hash",
     owner="api_keys",
     ttl=KEPT,
-    holds="key id → its record as JSON (no key in clear)",
-)
-api_key_ids = Key(
-    "gw:{keys}:ids",
-    type="hash",
-    owner="api_keys",
-    ttl=KEPT,
-    holds="HMAC of the key → key id",
+    holds="key id (an HMAC of the key) → its record as JSON; the key itself is nowhere",
 )
 api_key_used = Key(
     "gw:{keys}:used",
@@ -273,6 +268,58 @@ idempotent = Key(
     owner="idempotency",
     ttl="30 s while it runs, 24 h once answered",
     holds="body hash, and the runner's token or the answer",
+)
+
+
+# -- steps that are due
+due = Key(
+    "gw:{due}:at",
+    type="zset",
+    owner="due",
+    ttl=KEPT,
+    holds="step → when it is to be taken (again), ms",
+)
+due_steps = Key(
+    "gw:{due}:steps",
+    type="hash",
+    owner="due",
+    ttl=KEPT,
+    holds="step → JSON of its job, its arguments (ids) and how long a taker may need",
+)
+due_tries = Key(
+    "gw:{due}:tries",
+    type="hash",
+    owner="due",
+    ttl=KEPT,
+    holds="step → how often it was taken",
+)
+due_running = Key(
+    "gw:{due}:running",
+    type="zset",
+    owner="due",
+    ttl=KEPT,
+    holds="step that a job process has begun → until when nobody else may, ms",
+)
+due_slots = Key(
+    "gw:{due}:slots",
+    type="hash",
+    owner="due",
+    ttl=KEPT,
+    holds="periodic work → the slot it was last put down for",
+)
+due_failed = Key(
+    "gw:{due}:failed",
+    type="list",
+    owner="due",
+    ttl="7 d after the last",
+    holds="the newest 100 steps given up, as JSON with their reason",
+)
+job_counts = Key(
+    "gw:{due}:counts",
+    type="hash",
+    owner="counts",
+    ttl=KEPT,
+    holds="metric sample with labels → what job processes counted so far",
 )
 
 

@@ -207,6 +207,8 @@ class Leases:
     async def extend_all(self) -> None:
         """Every lease of this process lives on for its full time to live, in one call for all.
 
+        The open store calls it at every third of that time.
+
         One that had lapsed takes its slot again (lua/lease_extend.lua). Leases of which this
         process does not know whether they were lent are given back.
         """
@@ -225,15 +227,6 @@ class Leases:
                 # Released while the extension was under way and overtaken by it on the wire.
                 self._abandoned[token] = None
         await self._give_back_abandoned()
-
-    async def keep(self) -> None:
-        """Runs until cancelled: extends all leases of this process every third of their life."""
-        while True:
-            await asyncio.sleep(self._ttl_ms / 3000)
-            try:
-                await self.extend_all()
-            except StoreUnavailable:
-                log.warning("leases not extended", extra={"leases": len(self._held)})
 
     async def reclaim(self) -> int:
         """Takes back what dead processes held; returns how many leases had lapsed."""

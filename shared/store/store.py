@@ -18,13 +18,19 @@ from shared.sealing import Sealer
 from shared.settings import Settings
 from shared.store import keys
 from shared.store.accounts import STATES, Accounts, State
+from shared.store.api_keys import ApiKeys
+from shared.store.cache import Cache
 from shared.store.connection import Connection, Observe, observe_nothing
+from shared.store.idempotency import Idempotency
 from shared.store.leases import Leases
+from shared.store.limits import Limits
 from shared.store.logins import Logins
 
 log = logging.getLogger(__name__)
 
 SCHEMA: Final = 1
+# A third of the life of an idempotent run.
+_KEEP_AT_LEAST_EVERY_SECONDS = 10.0
 
 
 class SchemaTooNew(RuntimeError):
@@ -63,6 +69,11 @@ class Store:
             min_interval_ms=settings.login_min_interval_ms,
             concurrency=concurrency,
         )
+        self.api_keys = ApiKeys(self.connection, self.sealer, configured=settings.api_keys)
+        self.limits = Limits(self.connection)
+        self.cache = Cache(self.connection)
+        self.idempotency = Idempotency(self.connection)
+        self._keep_seconds = settings.lease_ttl_seconds / 3
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
@@ -75,7 +86,10 @@ class Store:
             await self._check_schema()
         except StoreUnavailable:
             log.warning("store away at start")
-        self._tasks = [asyncio.create_task(self.leases.keep(), name="store-leases")]
+        self._tasks = [
+            asyncio.create_task(self._keep(), name="store-keep"),
+            asyncio.create_task(self.api_keys.watch(), name="store-api-keys"),
+        ]
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -111,6 +125,16 @@ class Store:
         """
         *counts, in_flight = await self.connection.run("pool_state", keys.POOL)
         return PoolState(dict(zip(STATES, counts, strict=True)), in_flight)
+
+    async def _keep(self) -> None:
+        """What this process holds lives on: extended at a third of its life, at most every 10 s."""
+        while True:
+            await asyncio.sleep(min(self._keep_seconds, _KEEP_AT_LEAST_EVERY_SECONDS))
+            try:
+                await self.leases.extend_all()
+                await self.idempotency.extend_all()
+            except StoreUnavailable:
+                log.warning("leases not extended", extra={"leases": self.leases.held})
 
     async def _check_schema(self) -> None:
         await self.connection.ask("schema", "SET", keys.schema(), SCHEMA, "NX")

@@ -1,0 +1,271 @@
+"""API keys: those of `API_KEY`, which never need Redis, and those an operator creates.
+
+Knows: who a key belongs to, its limits, whether it still holds. Does not know: HTTP, enforcing.
+
+A key is never stored: its id is an HMAC of it, and the record lies under that id. The id is also
+the owner of everything that belongs to a caller, so reordering `API_KEY` moves nothing.
+Processes cache what they looked up; a version in Redis that grows with every change, read once a
+second, makes them forget it.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from shared.errors import Conflict, NotFound, StoreUnavailable, Unauthorized
+from shared.sealing import Sealer
+from shared.store import keys
+from shared.store.connection import Connection
+
+log = logging.getLogger(__name__)
+
+_TAG: Final = keys.api_keys()
+_WATCH_SECONDS = 1.0
+_USED_INTERVAL_SECONDS = 60.0
+_CACHED_AT_MOST = 10_000
+_ID_CHARACTERS = 32
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A key without the key: `prefix` is what is shown of it. Times are epoch seconds."""
+
+    id: str
+    name: str
+    prefix: str = ""
+    admin: bool = False
+    rate_limit_per_minute: int | None = None
+    daily_token_budget: int | None = None
+    max_streams: int | None = None
+    models: list[str] | None = None
+    created_at: int = 0
+    expires_at: float | None = None
+    last_used_at: int | None = None
+
+
+class NewApiKey(msgspec.Struct, frozen=True):
+    """A created key; `key` in clear is here and nowhere else, ever."""
+
+    record: ApiKey
+    key: str
+
+    def __repr__(self) -> str:
+        return f"NewApiKey({self.record.id})"
+
+
+class ApiKeyChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change may set; what isn't given stays, None takes a limit away."""
+
+    name: str | UnsetType = UNSET
+    rate_limit_per_minute: int | UnsetType | None = UNSET
+    daily_token_budget: int | UnsetType | None = UNSET
+    max_streams: int | UnsetType | None = UNSET
+    models: list[str] | UnsetType | None = UNSET
+    expires_at: float | UnsetType | None = UNSET
+
+
+class ApiKeys:
+    """The keys as one process sees them."""
+
+    def __init__(
+        self, connection: Connection, sealer: Sealer, *, configured: Sequence[str] = ()
+    ) -> None:
+        """`configured`: the keys of `API_KEY`, the admin key first."""
+        self._connection = connection
+        self._sealer = sealer
+        self._configured = {
+            self._ids(key)[0]: ApiKey(
+                id=self._ids(key)[0], name=f"API_KEY {number}", prefix=key[:6], admin=number == 1
+            )
+            for number, key in reversed(list(enumerate(configured, start=1)))
+        }
+        self._cached: dict[str, ApiKey] = {}
+        self._version: str | None = None
+        self._forgotten = 0  # grows whenever the cache is emptied
+        self._ahead = 0.0  # Redis' clock less this process's
+        self._used_at: dict[str, float] = {}
+        self._used: set[str] = set()
+
+    async def find(self, key: str) -> ApiKey:
+        """Whose key this is.
+
+        Raises:
+            Unauthorized: nobody's, or it has expired.
+            StoreUnavailable: it isn't one of `API_KEY`, not cached, and Redis is away.
+
+        Script: api_key_find.lua, once per key and change
+        """
+        ids = self._ids(key)
+        configured = self._configured.get(ids[0])
+        if configured is not None:
+            return configured
+        found = self._cached.get(ids[0]) or await self._look_up(ids)
+        if found.expires_at is not None and found.expires_at <= self._now():
+            raise Unauthorized("This API key has expired.")
+        self._note_use(found.id)
+        return found
+
+    async def create(
+        self,
+        name: str,
+        *,
+        rate_limit_per_minute: int | None = None,
+        daily_token_budget: int | None = None,
+        max_streams: int | None = None,
+        models: list[str] | None = None,
+        expires_at: float | None = None,
+    ) -> NewApiKey:
+        """There is a new key, valid at once everywhere."""
+        key = "sk-" + secrets.token_urlsafe(32)
+        key_id = self._ids(key)[0]
+        now, _ = await self._read([key_id])
+        record = ApiKey(
+            id=key_id,
+            name=name,
+            prefix=key[:10],
+            rate_limit_per_minute=rate_limit_per_minute,
+            daily_token_budget=daily_token_budget,
+            max_streams=max_streams,
+            models=models,
+            created_at=now,
+            expires_at=expires_at,
+        )
+        await self._write(key_id, expected="", record=_encode(record))
+        return NewApiKey(record, key)
+
+    async def all(self) -> list[ApiKey]:
+        """The created keys, oldest first."""
+        records = await self._connection.ask("api_keys", "HGETALL", keys.api_keys())
+        used = await self._connection.ask("api_keys", "HGETALL", keys.api_key_used())
+        found = [
+            msgspec.structs.replace(
+                _decode(text), last_used_at=int(used[key_id]) if key_id in used else None
+            )
+            for key_id, text in records.items()
+        ]
+        return sorted(found, key=lambda key: (key.created_at, key.name, key.id))
+
+    async def get(self, key_id: str) -> ApiKey:
+        """
+        Raises:
+            NotFound: there is none.
+        """
+        _, [text] = await self._read([key_id])
+        if text is None:
+            raise NotFound("There is no such API key.")
+        used = await self._connection.ask("api_keys", "HGET", keys.api_key_used(), key_id)
+        return msgspec.structs.replace(_decode(text), last_used_at=int(used) if used else None)
+
+    async def change(self, key_id: str, changes: ApiKeyChanges) -> ApiKey:
+        """In force here at once, in every process within 2 s.
+
+        Raises:
+            NotFound: there is none.
+            Conflict: somebody else changes it all the time.
+        """
+        given = {
+            name: value
+            for name in changes.__struct_fields__
+            if (value := getattr(changes, name)) is not UNSET
+        }
+        for _ in range(5):
+            _, [text] = await self._read([key_id])
+            if text is None:
+                raise NotFound("There is no such API key.")
+            record = msgspec.structs.replace(_decode(text), **given)
+            if await self._write(key_id, expected=text, record=_encode(record)):
+                return record
+        raise Conflict("This API key is being changed by somebody else.")
+
+    async def delete(self, key_id: str) -> None:
+        """It no longer holds: here at once, in every process within 2 s.
+
+        Raises:
+            NotFound: there was none.
+        """
+        for _ in range(5):
+            _, [text] = await self._read([key_id])
+            if text is None:
+                raise NotFound("There is no such API key.")
+            if await self._write(key_id, expected=text, record=""):
+                return
+        raise Conflict("This API key is being changed by somebody else.")
+
+    async def watch(self) -> None:
+        """Runs until cancelled: learns of changes and writes down which keys were used."""
+        while True:
+            try:
+                await self.look()
+            except StoreUnavailable:
+                log.debug("keys not watched: store away")
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    async def look(self) -> None:
+        """One round of `watch`.
+
+        Script: api_key_watch.lua
+        """
+        used = list(self._used)
+        version, seconds = await self._connection.run("api_key_watch", _TAG, *used)
+        self._used.difference_update(used)
+        self._learn_time(seconds)
+        if version != self._version:
+            self._version = version
+            self._forget()
+
+    async def _look_up(self, ids: list[str]) -> ApiKey:
+        forgotten = self._forgotten
+        _, texts = await self._read(ids)
+        text = next((text for text in texts if text is not None), None)
+        if text is None:
+            raise Unauthorized("This API key is not valid.")
+        found = _decode(text)
+        # What was read before a change became known must not be cached after it.
+        if forgotten == self._forgotten and len(self._cached) < _CACHED_AT_MOST:
+            self._cached[ids[0]] = found
+        return found
+
+    async def _read(self, ids: Sequence[str]) -> tuple[int, list[str | None]]:
+        """Redis' time in seconds, and the records as text."""
+        seconds, *texts = await self._connection.run("api_key_find", _TAG, *ids)
+        self._learn_time(seconds)
+        return int(seconds), texts
+
+    async def _write(self, key_id: str, *, expected: str, record: str) -> bool:
+        written = await self._connection.run("api_key_put", _TAG, key_id, expected, record)
+        self._forget()
+        return bool(written)
+
+    def _ids(self, key: str) -> list[str]:
+        """The id under the current secret key and, while rotating, under the one before."""
+        prints = self._sealer.fingerprints(key, purpose="api key")
+        return [text[:_ID_CHARACTERS] for text in prints]
+
+    def _forget(self) -> None:
+        self._cached.clear()
+        self._forgotten += 1
+
+    def _learn_time(self, seconds: str) -> None:
+        self._ahead = float(seconds) - asyncio.get_running_loop().time()
+
+    def _now(self) -> float:
+        """Redis' time; the clocks of processes never meet."""
+        return asyncio.get_running_loop().time() + self._ahead
+
+    def _note_use(self, key_id: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._used_at.get(key_id, float("-inf")) >= _USED_INTERVAL_SECONDS:
+            self._used_at[key_id] = now
+            self._used.add(key_id)
+
+
+def _encode(record: ApiKey) -> str:
+    return msgspec.json.encode(record).decode()
+
+
+def _decode(text: str) -> ApiKey:
+    return msgspec.json.decode(text, type=ApiKey)
