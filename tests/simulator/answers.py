@@ -85,13 +85,14 @@ def build(facts: Facts, action: Action) -> Answer:
     pieces = _pieces(facts, action)
     text = list(_answer(facts, action, pieces, spent=count))
     payloads += _interleaved(text, twin) if action.candidates > 1 else text
+    text_sent = "".join(pieces)
     if action.done:
         payloads.append(b"[DONE]")
     if not facts.phases:
         payloads = [_without_phase(payload) for payload in payloads]
-    if "‹" in "".join(pieces):
+    if frames.HIGH in text_sent or frames.LOW in text_sent:
         payloads = [_with_lone_surrogates(payload) for payload in payloads]
-    return Answer(spell_all(payloads, action.wire_style), "".join(pieces), reasoning)
+    return Answer(spell_all(payloads, action.wire_style), text_sent, reasoning)
 
 
 def friendly_text(facts: Facts) -> str:
@@ -118,6 +119,7 @@ def _pieces(facts: Facts, action: Action) -> list[str]:
         return [WORDS[index % len(WORDS)] + " " for index in range(action.frames)]
     if text is None:
         return _by_words(friendly_text(facts), 24)
+    text = frames.mark_halves(text)
     return frames.pieces_of(text, action.frames or max(1, min(24, len(text) // 4)))
 
 

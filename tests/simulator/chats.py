@@ -25,8 +25,6 @@ CHAT_TYPES = {
     "web_dev",
     "deep_research",
 }
-MILLISECONDS = range(10**12, 10**14)
-SECONDS = range(10**9, 10**11)
 PAGE = 50
 
 
@@ -97,13 +95,21 @@ class Chats:
         return out
 
 
+def is_milliseconds(value: object) -> bool:
+    return type(value) is int and 10**12 <= value < 10**14
+
+
+def is_seconds(value: object) -> bool:
+    return type(value) is int and 10**9 <= value < 10**11
+
+
 # -- endpoints
 
 
 def chats_new(state: State, exchange: Exchange) -> Response:
     """`POST /api/v2/chats/new`: `{"success": true, "data": {"id"}}`; `timestamp` in milliseconds (4)."""
     body = exchange.request.json()
-    if state.config.check_timestamps and body.get("timestamp") not in MILLISECONDS:
+    if state.config.check_timestamps and not is_milliseconds(body.get("timestamp")):
         return refuse("Bad_Request", details="timestamp must be in milliseconds")
     if not isinstance(body.get("title"), str):
         return refuse("Bad_Request", details="title is missing")

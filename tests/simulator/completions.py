@@ -11,7 +11,7 @@ import msgspec
 
 from tests.simulator import answers, media, models
 from tests.simulator.answers import Answer, Facts
-from tests.simulator.chats import SECONDS, Chat
+from tests.simulator.chats import Chat, is_seconds
 from tests.simulator.connection import Exchange, Response
 from tests.simulator.failures import answer_of, literal, payload_of, refuse
 from tests.simulator.frames import Ids, Payload, encode, keep_alive, spell, spell_all
@@ -140,7 +140,7 @@ def _refusal(
         told = [body.get("timestamp"), prompt.message.get("timestamp")]
         if kind in IMAGE_TYPES or video or told[1] is None:
             told = [one for one in told if one is not None]
-        if any(one not in SECONDS for one in told):
+        if not all(is_seconds(one) for one in told):
             return refuse("Bad_Request", details="timestamp must be in seconds")
     if not prompt.text.strip() and not prompt.media_urls:
         return refuse("invalid_input", details="content is empty")
@@ -245,11 +245,7 @@ class Generation:
             self._over("broken")
             return exchange.reset()
         if action.canned:
-            events = answers.canned_events(action.frames or self.state.config.canned_frames)
-            burst = 1 if action.delay_ms else len(events)
-            delay_ms = action.delay_ms or 0
-            self.action = msgspec.structs.replace(action, burst=burst, delay_ms=delay_ms)
-            return await self._play(events)
+            return await self._canned()
         if action.empty:
             return self._respond(Response(action.status or 200, b"", EVENT_STREAM))
         if action.body is not None or (action.status is not None and action.fail is None):
@@ -263,6 +259,14 @@ class Generation:
         if action.fail is not None:
             self.failed = True
             events = [*events[: action.after or 0], spell(payload_of(action), action.wire_style)]
+        await self._play(events)
+
+    async def _canned(self) -> None:
+        """The canned stream, all at once unless the action paces it."""
+        action = self.action
+        events = answers.canned_events(action.frames or self.state.config.canned_frames)
+        burst = 1 if action.delay_ms else len(events)
+        self.action = msgspec.structs.replace(action, burst=burst, delay_ms=action.delay_ms or 0)
         await self._play(events)
 
     def _respond(self, response: Response) -> None:

@@ -412,20 +412,31 @@ def _line_separator_in_json() -> bytes:
     return _stream([created(I0), *answer(I0, pieces)])
 
 
+HIGH, LOW = (
+    "\ue0d8",
+    "\ue0d9",
+)  # private characters that stand for the lone halves until they are written
+
+
+def mark_halves(text: str) -> str:
+    """`‹HIGH›` and `‹LOW›` of a script as one character each, so that no cut falls inside them."""
+    return text.replace("‹HIGH›", HIGH).replace("‹LOW›", LOW)
+
+
 def lone_surrogates(payloads: Iterable[Payload]) -> Iterator[Payload | bytes]:
-    """Replace `‹HIGH›`/`‹LOW›` by lone escapes, which no strict JSON writer would emit (15.3)."""
+    """Write the marked halves as lone escapes, which no strict JSON writer would emit (15.3)."""
     for payload in payloads:
         body = encode(payload)
-        yield body.replace("‹HIGH›".encode(), b"\\uD83D").replace("‹LOW›".encode(), b"\\uDE42")
+        yield body.replace(HIGH.encode(), b"\\uD83D").replace(LOW.encode(), b"\\uDE42")
 
 
 def _lone_surrogates() -> bytes:
-    pieces = ["smile ‹HIGH›", "‹LOW› done", " and ‹HIGH›‹LOW› whole"]
+    pieces = [f"smile {HIGH}", f"{LOW} done", f" and {HIGH}{LOW} whole"]
     return _stream([created(I0), *lone_surrogates(answer(I0, pieces))])
 
 
 def _lone_surrogate_unpaired() -> bytes:
-    return _stream([created(I0), *lone_surrogates(answer(I0, ["broken ‹HIGH›", " never paired"]))])
+    return _stream([created(I0), *lone_surrogates(answer(I0, [f"broken {HIGH}", " never paired"]))])
 
 
 def _done_marker() -> bytes:
