@@ -26,7 +26,7 @@ import urllib.parse
 from pathlib import Path
 from typing import Final
 
-from deploy.child import Child
+from shared.child import Child
 
 log = logging.getLogger(__name__)
 

@@ -28,9 +28,9 @@ from typing import Final
 import msgspec
 
 from deploy import generated_keys
-from deploy.child import ROOT, Child, python
 from deploy.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 from shared import address, discovery, lifeline
+from shared.child import Child, python
 from shared.log import set_up_log
 from shared.run_directory import RunDirectory, RunDirectoryError
 from shared.settings import (
@@ -44,6 +44,8 @@ from shared.settings import (
 )
 
 log = logging.getLogger("deploy.local")
+
+ROOT: Final = Path(__file__).resolve().parent.parent
 
 DEMO_ACCOUNTS: Final = 3
 DEMO_MODEL: Final = "qwen3-max-2026-01-23"

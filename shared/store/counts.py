@@ -23,5 +23,5 @@ class Counts:
             await self._connection.run("counts_add", keys.DUE, *pairs)
 
     async def read(self) -> dict[str, float]:
-        reply = await self._connection.read_pairs("counts", keys.job_counts())
+        reply = await self._connection.ask("counts", "HGETALL", keys.job_counts())
         return {sample: float(value) for sample, value in reply.items()}

@@ -16,7 +16,6 @@ looking at their record and leave when the work is done.
 Knows: the zset and its scripts. Does not know: what a job does, RQ.
 """
 
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -100,6 +99,11 @@ class Due:
     async def again(self, step_id: str, *, delay_seconds: float) -> None:
         """The step is due again after `delay_seconds`. Script: due_again.lua"""
         await self._connection.run("due_again", keys.DUE, step_id, int(delay_seconds * 1000))
+
+    async def tries(self, step_id: str) -> int:
+        """How often the step was taken."""
+        reply = await self._connection.ask("due_tries", "HGET", keys.due_tries(), step_id)
+        return int(reply or 0)
 
     async def counts(self) -> dict[str, int]:
         """Steps by state. Script: due_state.lua"""

@@ -1,7 +1,8 @@
-"""A child process of the launcher: started again when it dies, stopped when asked.
+"""A child process that is kept running: started again when it dies, stopped when asked.
 
-Each is in a session of its own, so that Ctrl-C reaches the launcher alone and things end in order,
-and tied to the launcher, so that nothing stays behind when that is killed with -9.
+The launcher keeps the gateway, the workers' parent, Redis; the workers' parent keeps job processes.
+Each child is in a session of its own, so that Ctrl-C reaches the parent alone and things end in
+order, and tied to the parent, so that nothing stays behind when that is killed with -9.
 """
 
 import asyncio
@@ -10,7 +11,6 @@ import logging
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from shared import lifeline
 
@@ -63,7 +63,8 @@ class Child:
             return
         self.send(signal_number)
         try:
-            await asyncio.wait_for(process.wait(), grace_seconds)
+            async with asyncio.timeout(grace_seconds):
+                await process.wait()
         except TimeoutError:
             log.warning("child killed", extra={"child": self.name})
             self.send(signal.SIGKILL)
@@ -109,6 +110,3 @@ class Child:
 def python(*arguments: str) -> list[str]:
     """The command that runs Python with this interpreter."""
     return [sys.executable, *arguments]
-
-
-ROOT = Path(__file__).resolve().parent.parent
