@@ -15,18 +15,6 @@ from shared.errors import GatewayError
 DIALECT_OF_PREFIX: dict[str, str] = {}
 
 
-def error_response(
-    error: GatewayError, *, dialect: Dialect, request_id: str, headers: dict[str, str] | None = None
-) -> Response:
-    """The answer for an error that is known before the first byte went out."""
-    return Response(
-        dialect.write_error(error, request_id),
-        status_code=error.status,
-        headers=(headers or {}) | retry_after(error),
-        media_type="application/json",
-    )
-
-
 def retry_after(error: GatewayError) -> dict[str, str]:
     """`Retry-After` in whole seconds, rounded up: who obeys it must not come too early."""
     if error.retry_after_seconds is None:
@@ -37,8 +25,11 @@ def retry_after(error: GatewayError) -> dict[str, str]:
 async def handle_gateway_error(request: Request, error: Exception) -> Response:
     """Starlette's exception handler for everything in our tree."""
     assert isinstance(error, GatewayError)  # noqa: S101 registered for this class only
-    return error_response(
-        error, dialect=dialect_of(request.url.path), request_id=request.scope["request_id"]
+    return Response(
+        dialect_of(request.url.path).write_error(error, request.scope["request_id"]),
+        status_code=error.status,
+        headers=retry_after(error),
+        media_type="application/json",
     )
 
 

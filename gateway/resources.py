@@ -14,7 +14,7 @@ from gateway.responses import OpenAnswers
 from shared import metrics
 from shared.accounts import Accounts
 from shared.catalogues import Catalogues
-from shared.errors import StoreUnavailable
+from shared.errors import GatewayError, StoreUnavailable
 from shared.settings import Settings
 from shared.store.store import Store
 from shared.turns.run import Turns
@@ -50,7 +50,7 @@ class Resources:
         await self.store.open()
         background = [
             asyncio.create_task(self.drain.watch(self.open_answers.end_all)),
-            asyncio.create_task(self._add_accounts()),
+            asyncio.create_task(self._prepare()),
         ]
         try:
             yield
@@ -74,14 +74,18 @@ class Resources:
             leases_in_flight=pool.leases_in_flight,
         )
 
-    async def _add_accounts(self) -> None:
-        """Take over `ACCOUNTS`, as soon as Redis answers."""
+    async def _prepare(self) -> None:
+        """Take over `ACCOUNTS` as soon as Redis answers; read the catalogue: no caller waits."""
         while True:
             try:
                 await self.accounts.add_from_environment()
-                return
+                break
             except StoreUnavailable:
                 await asyncio.sleep(1)
+        try:
+            await self.catalogues.current()
+        except GatewayError as error:
+            log.info("catalogue was not read yet", extra={"error": error.message})
 
 
 def resources_of(connection: HTTPConnection) -> Resources:

@@ -9,23 +9,21 @@ When headers go out: with the first event, or with the first keep-alive comment 
 """
 
 import asyncio
-import logging
 import time
-from collections.abc import Coroutine, Iterator, MutableMapping
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway.dialects import Dialect, StreamWriter, Turn
-from gateway.errors import error_response
+from gateway.errors import retry_after
+from gateway.idempotency import Once, repeated
 from shared import metrics
 from shared.chat.collect import Collector
 from shared.chat.events import Event, TurnEnd, TurnFailed
 from shared.errors import Draining, GatewayError
 from shared.turns.run import ChatTurn
-
-log = logging.getLogger(__name__)
 
 # A keep-alive leaves a little early, so that the gap the client sees stays within the promise.
 EARLY = 0.9
@@ -36,9 +34,6 @@ class OpenAnswers:
 
     def __init__(self) -> None:
         self._answers: set[TurnAnswer] = set()
-
-    def __len__(self) -> int:
-        return len(self._answers)
 
     @contextmanager
     def track(self, answer: "TurnAnswer") -> Iterator[None]:
@@ -57,11 +52,12 @@ class OpenAnswers:
 
 
 class TurnAnswer:
-    """What both readings of a turn share: the client's leaving, the drain, the error answer.
+    """What both readings of a turn share: the client's leaving, the drain, errors, repeats.
 
     Args:
         info: what the dialect's writer needs to know of the turn.
         headers: of the answer, without those that are known only when it starts.
+        once: the request's Idempotency-Key, where it has one.
         keepalive_seconds: the longest silence of a stream towards the client.
     """
 
@@ -73,26 +69,26 @@ class TurnAnswer:
         info: Turn,
         headers: dict[str, str],
         open_answers: OpenAnswers,
+        once: Once | None,
         keepalive_seconds: float,
     ) -> None:
-        self.turn = turn
-        self._keepalive_seconds = keepalive_seconds
+        self._turn = turn
         self._dialect = dialect
         self._info = info
         self._headers = headers
         self._open_answers = open_answers
+        self._once = once
+        self._keepalive_seconds = keepalive_seconds
         self._task: asyncio.Task[Any] | None = None
         self._cancelled_by: Literal["client", "draining"] | None = None
+        self._started = False
         self._ended = False
-        self._scope: Scope = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
+        self._send = send
         with self._open_answers.track(self):
-            try:
-                await self._until_cancelled(self._answer(send), receive)
-            except GatewayError as error:
-                await self._send_error(error, scope, receive, send)
+            await self._until_cancelled(self._run(), receive)
         if self._cancelled_by == "client":
             scope["client_left"] = True
             metrics.CLIENT_DISCONNECTS.of().inc()
@@ -104,13 +100,74 @@ class TurnAnswer:
             self._cancelled_by = by
             self._task.cancel()
 
-    async def _answer(self, send: Send) -> None:
-        """Run the turn and send its answer; an error before the first byte is raised."""
+    async def _run(self) -> None:
+        """Answer once; a repeat of an earlier request gets that one's answer."""
+        if self._once is None:
+            await self._answer()
+            return
+        try:
+            earlier = await self._once.begin()
+        except GatewayError as error:
+            await self._tell(error)
+            return
+        if earlier is not None:
+            for message in repeated(earlier, started=self._started):
+                await self._transmit(message)
+            return
+        try:
+            await self._answer()
+        finally:
+            await asyncio.shield(self._once.end())
+
+    async def _answer(self) -> None:
+        """Run the turn and answer it, whatever becomes of it."""
+        try:
+            await self._run_turn()
+        except GatewayError as error:
+            await self._tell(error)
+        except asyncio.CancelledError:
+            if self._cancelled_by != "draining":
+                raise
+            await self._tell(Draining())
+
+    async def _run_turn(self) -> None:
         raise NotImplementedError
+
+    async def _tell(self, error: GatewayError) -> None:
+        """The error's status and body. Called while no byte went out."""
+        body = self._dialect.write_error(error, self._scope["request_id"])
+        await self._transmit(
+            self._start(error.status, "application/json", retry_after(error), len(body))
+        )
+        await self._transmit({"type": "http.response.body", "body": body})
+
+    async def _transmit(self, message: Message) -> None:
+        self._started = True
+        self._ended = message["type"] == "http.response.body" and not message.get("more_body")
+        if self._once is not None:
+            self._once.note(message)
+        await self._send(message)
+
+    def _start(
+        self, status: int, content_type: str, more: dict[str, str], length: int | None = None
+    ) -> Message:
+        headers = self._headers | more | {"content-type": content_type}
+        if length is not None:
+            headers["content-length"] = str(length)
+        headers["x-gateway-overhead-ms"] = f"{self._overhead_seconds() * 1000:.1f}"
+        raw = [(name.encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()]
+        return {"type": "http.response.start", "status": status, "headers": raw}
+
+    def _overhead_seconds(self) -> float:
+        """From arrival to headers, less the time spent waiting for an account and the upstream."""
+        since_arrival = time.monotonic() - self._scope["arrived_at"]
+        overhead: float = max(0.0, since_arrival - self._turn.stopwatch.waited_seconds)
+        self._scope["overhead_seconds"] = overhead
+        return overhead
 
     async def _until_cancelled(self, work: Coroutine[Any, Any, None], receive: Receive) -> None:
         """Run `work` inside this task; the client's leaving and the end of a drain cancel it."""
-        self._task = asyncio.current_task()
+        self._task = task = asyncio.current_task()
         watcher = asyncio.create_task(self._watch(receive))
         try:
             await work
@@ -118,8 +175,8 @@ class TurnAnswer:
             if self._cancelled_by is None:
                 raise
         finally:
-            if self._cancelled_by is not None:
-                self._task.uncancel()  # type: ignore[union-attr]  # it is the current task
+            if self._cancelled_by is not None and task is not None:
+                task.uncancel()
             self._task = None
             watcher.cancel()
 
@@ -128,50 +185,24 @@ class TurnAnswer:
             pass
         self.cancel("client")
 
-    async def _send_error(
-        self, error: GatewayError, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        response = error_response(
-            error,
-            dialect=self._dialect,
-            request_id=scope["request_id"],
-            headers=self._late_headers(),
-        )
-        await response(scope, receive, send)
-
-    def _late_headers(self) -> dict[str, str]:
-        """`x-gateway-overhead-ms`: from arrival to headers, less the time spent waiting."""
-        overhead = time.monotonic() - self._scope["arrived_at"] - self.turn.stopwatch.waited_seconds
-        overhead = max(0.0, overhead)
-        self._scope["overhead_seconds"] = overhead
-        return self._headers | {"x-gateway-overhead-ms": f"{overhead * 1000:.1f}"}
-
 
 class WholeAnswer(TurnAnswer):
     """The turn folded into one JSON document."""
 
-    async def _answer(self, send: Send) -> None:
+    async def _run_turn(self) -> None:
         collector = Collector()
 
         async def collect(events: list[Event]) -> None:
             for event in events:
                 collector.feed(event)
+            if type(events[-1]) is TurnEnd:
+                body = self._dialect.write_reply(self._info, collector.reply)
+                await self._transmit(self._start(200, "application/json", {}, len(body)))
+                await self._transmit({"type": "http.response.body", "body": body})
 
-        try:
-            await self.turn.run(collect)
-        except asyncio.CancelledError:
-            if self._cancelled_by == "draining":
-                raise Draining from None
-            raise
+        await self._turn.run(collect)
         if collector.error is not None:
             raise collector.error
-        body = self._dialect.write_reply(self._info, collector.reply)
-        headers = self._late_headers() | {
-            "content-type": "application/json",
-            "content-length": str(len(body)),
-        }
-        await send({"type": "http.response.start", "status": 200, "headers": _raw(headers)})
-        await send({"type": "http.response.body", "body": body})
 
 
 class StreamAnswer(TurnAnswer):
@@ -181,62 +212,53 @@ class StreamAnswer(TurnAnswer):
         super().__init__(turn, **shared)
         self._writer: StreamWriter = self._dialect.open_writer(self._info)
         self._lock = asyncio.Lock()  # a keep-alive and a frame never mix
-        self._started = False
         self._last_sent_at = 0.0
 
-    async def _answer(self, send: Send) -> None:
-        async def emit(events: list[Event]) -> None:
-            feed = self._writer.feed
-            frames = b"".join([feed(event) for event in events])
-            await self._send(frames, send, end=type(events[-1]) in (TurnEnd, TurnFailed))
-
-        keepalive = asyncio.create_task(self._keep_alive(send))
+    async def _run(self) -> None:
+        keepalive = asyncio.create_task(self._keep_alive())
         try:
-            await self.turn.run(emit)
-        except GatewayError as error:
-            await self._tell(error, send)
-        except asyncio.CancelledError:
-            if self._cancelled_by != "draining":
-                raise
-            await self._tell(Draining(), send)
+            await super()._run()
         finally:
             keepalive.cancel()
 
-    async def _tell(self, error: GatewayError, send: Send) -> None:
-        """Raise it while it can still have its status; afterwards say it in band."""
-        if not self._started:
-            raise error
-        await self._send(self._writer.feed(TurnFailed(error)), send, end=True)
+    async def _run_turn(self) -> None:
+        async def emit(events: list[Event]) -> None:
+            feed = self._writer.feed
+            frames = b"".join([feed(event) for event in events])
+            await self._frames(frames, end=type(events[-1]) in (TurnEnd, TurnFailed))
 
-    async def _send(self, frames: bytes, send: Send, *, end: bool = False) -> None:
+        await self._turn.run(emit)
+
+    async def _tell(self, error: GatewayError) -> None:
+        """By status while it can, afterwards in band."""
+        if self._started:
+            await self._frames(self._writer.feed(TurnFailed(error)), end=True)
+            return
+        async with self._lock:
+            await super()._tell(error)
+
+    async def _frames(self, frames: bytes, *, end: bool = False) -> None:
+        """Everything that one read of the upstream gave, in one send."""
         if not frames and not end:
             return
         async with self._lock:
             if not self._started:
-                self._started = True
-                await send(self._start())
-            self._ended = end
-            await send({"type": "http.response.body", "body": frames, "more_body": not end})
+                await self._transmit(self._start(200, "text/event-stream; charset=utf-8", _LIVE))
+            await self._transmit(
+                {"type": "http.response.body", "body": frames, "more_body": not end}
+            )
             self._last_sent_at = time.monotonic()
 
-    def _start(self) -> MutableMapping[str, Any]:
-        headers = self._late_headers() | {
-            "content-type": "text/event-stream; charset=utf-8",
-            "cache-control": "no-cache",
-            "x-accel-buffering": "no",
-        }
-        return {"type": "http.response.start", "status": 200, "headers": _raw(headers)}
-
-    async def _keep_alive(self, send: Send) -> None:
+    async def _keep_alive(self) -> None:
         """A comment whenever the stream was silent; also while queued or failing over."""
         await asyncio.sleep(self._keepalive_seconds)
-        while True:
+        while not self._ended:
             silent_seconds = time.monotonic() - self._last_sent_at
             if silent_seconds >= EARLY * self._keepalive_seconds and not self._lock.locked():
-                await self._send(self._dialect.KEEPALIVE, send)
+                await self._frames(self._dialect.KEEPALIVE)
                 silent_seconds = 0
             await asyncio.sleep(max(0.01, EARLY * self._keepalive_seconds - silent_seconds))
 
 
-def _raw(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+# No proxy may hold a stream back.
+_LIVE = {"cache-control": "no-cache", "x-accel-buffering": "no"}

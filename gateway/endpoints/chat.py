@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 from gateway.auth import check_model
 from gateway.bodies import read_body
 from gateway.dialects import DIALECTS, Rendering, Turn
+from gateway.idempotency import once_of
 from gateway.resources import Resources, resources_of
 from gateway.responses import StreamAnswer, WholeAnswer
 from shared.chat.models import Variant
@@ -34,6 +35,7 @@ def chat_handler(dialect_name: str) -> Handler:
         chat_request = dialect.read_request(body)
         variant = await _variant(resources, chat_request)
         check_model(caller, variant)
+        once = once_of(request, body, caller, resources.store.idempotency)
         turn = resources.turns.open(chat_request, variant)
         request.scope["turn"] = turn
         info = Turn(
@@ -50,6 +52,7 @@ def chat_handler(dialect_name: str) -> Handler:
             info=info,
             headers=_headers(chat_request, variant),
             open_answers=resources.open_answers,
+            once=once,
             keepalive_seconds=resources.settings.keepalive_seconds,
         )
 

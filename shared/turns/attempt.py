@@ -142,7 +142,9 @@ class Attempt:
         """chunk → decoder → limits → emit, until the terminal event."""
         loop = asyncio.get_running_loop()
         idle_seconds = self._turns.settings.stream_idle_timeout_seconds
+        stopwatch = self._turn.stopwatch
         async for chunk in chunks:
+            stopwatch.stop_waiting()
             events = self._decoder.feed(chunk)
             if events:
                 deadline.reschedule(None)  # a slow client is not a silent upstream
@@ -154,6 +156,8 @@ class Attempt:
                 break
             if self._begun:
                 deadline.reschedule(loop.time() + idle_seconds)
+            stopwatch.start_waiting()
+        stopwatch.stop_waiting()
         deadline.reschedule(None)
         tail = await self._read_tail(chunks) if self._decoder.done else []
         await self._pass_on(tail + self._decoder.close())
@@ -202,7 +206,6 @@ class Attempt:
         return ended
 
     def _begin(self) -> None:
-        self._turn.stopwatch.stop_waiting()
         self._turn.first_event_at = time.monotonic()
         if self._lease.probing:
             self._turns.own(self._turns.store.leases.prove(self._lease))
