@@ -32,6 +32,7 @@ from shared.upstream.egress import Egresses, OpenTransport
 from shared.upstream.failures import Operation
 from shared.upstream.headers import SiteHeaders
 from shared.upstream.stream import begins_like_sse
+from shared.upstream.transport import KeepingTransport
 
 CONNECT_SECONDS = 10.0
 SIGN_IN_SECONDS = 10.0
@@ -73,7 +74,7 @@ class Upstream:
         self._cookies = settings.site_cookies
         self._observe = observe or (lambda operation, outcome, seconds: None)
         self._egresses = Egresses(
-            open_transport or _open_transport, default_proxy=settings.proxy_url
+            open_transport or KeepingTransport, default_proxy=settings.proxy_url
         )
 
     async def close(self) -> None:
@@ -290,6 +291,7 @@ class _Exchange:
         self._operation = operation
         self._response = response
         self.headers = response.headers
+        self.headers.encoding = "latin-1"  # told, not searched for
         self.status = failures.actual_status(response.status_code, response.headers)
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -385,7 +387,3 @@ _WORDS: dict[type[httpx.TransportError], str] = {
     httpx.ProxyError: "The egress proxy refuses",
     httpx.RemoteProtocolError: "The upstream broke off or spoke no HTTP",
 }
-
-
-def _open_transport(proxy: str) -> httpx.AsyncBaseTransport:
-    return httpx.AsyncHTTPTransport(proxy=proxy or None)

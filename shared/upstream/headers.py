@@ -41,11 +41,10 @@ class SiteHeaders:
             "sec-fetch-site": "same-origin",
         }
         json = {"content-type": "application/json"}
+        stream = {"accept": "text/event-stream", "x-accel-buffering": "no"}
         self._few = httpx.Headers(few | json | {"accept": "*/*"})
         self._plain = httpx.Headers(browser | json | {"accept": "*/*"})
-        self._stream = httpx.Headers(
-            browser | json | {"accept": "text/event-stream", "x-accel-buffering": "no"}
-        )
+        self._stream = httpx.Headers(browser | json | stream)
 
     def few(self, *, token: str, cookies: str) -> httpx.Headers:
         """Sign-in and profile: hardly any (2)."""
@@ -61,21 +60,20 @@ class SiteHeaders:
 
 def _signed(base: httpx.Headers, token: str, cookies: str) -> httpx.Headers:
     """Token as bearer and as cookie, both with the same value (1), site cookies verbatim (12)."""
-    more = []
+    # A copy of Headers shares its entries; a told encoding spares the search for one (60 → 8 us).
+    headers = httpx.Headers(base, encoding="utf-8")
     if token:
-        more.append(("authorization", "Bearer " + token))
+        headers["authorization"] = "Bearer " + token
         cookies = f"token={token}; {cookies}" if cookies else f"token={token}"
     if cookies:
-        more.append(("cookie", cookies))
-    return _extended(base, more)
+        headers["cookie"] = cookies
+    return headers
 
 
-def _timed(base: httpx.Headers) -> httpx.Headers:
-    return _extended(base, [("timezone", _local_time()), ("x-request-id", str(uuid.uuid4()))])
-
-
-def _extended(base: httpx.Headers, more: list[tuple[str, str]]) -> httpx.Headers:
-    return httpx.Headers([*base.raw, *((k.encode(), v.encode("latin-1")) for k, v in more)])
+def _timed(headers: httpx.Headers) -> httpx.Headers:
+    headers["timezone"] = _local_time()
+    headers["x-request-id"] = str(uuid.uuid4())
+    return headers
 
 
 def _local_time() -> str:
