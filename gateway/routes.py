@@ -2,16 +2,25 @@
 
 from starlette.routing import BaseRoute, Route
 
+from gateway.api import accounts, keys
 from gateway.endpoints import health, models
 from gateway.endpoints.chat import chat_handler
 
 ROUTES: list[BaseRoute] = [
+    # what callers use
     Route("/v1/chat/completions", chat_handler("openai_chat"), methods=["POST"]),
     Route("/v1/models", models.list_models),
     Route("/v1/models/{id:path}", models.show_model),
     Route("/models", models.list_models_openly),
     Route("/verify", health.verify, methods=["POST"]),
+    # what operators use
     Route("/healthz", health.live),
     Route("/readyz", health.ready),
     Route("/metrics", health.show_metrics),
+    Route("/api/accounts", accounts.list_accounts),
+    Route("/api/accounts/{email}", accounts.show_account),
+    Route("/api/keys", keys.list_keys),
+    Route("/api/keys", keys.create_key, methods=["POST"]),
+    Route("/api/keys/{id}", keys.change_key, methods=["PATCH"]),
+    Route("/api/keys/{id}", keys.delete_key, methods=["DELETE"]),
 ]
