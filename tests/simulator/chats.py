@@ -130,7 +130,8 @@ def chats_new(state: State, exchange: Exchange) -> Response:
 
 def chats_list(state: State, exchange: Exchange) -> Response:
     """`GET /api/v2/chats/?page=N`: the account's chats, newest first, temporary ones not among them (15.2)."""
-    page = max(1, int(exchange.request.query.get("page") or 1))
+    asked = exchange.request.query.get("page", "")
+    page = max(1, int(asked)) if asked.isdigit() else 1
     kept = [chat for chat in reversed(state.chats.all_of(exchange.email)) if not chat.temporary]
     rows = [
         {

@@ -57,6 +57,9 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     device_interval_ms: float = 0  # polling faster gets slow_down
     device_code_seconds: float = 900
     cli_token_seconds: float = 21600
+    refresh_rotates: bool = (
+        True  # false: a refresh brings no new refresh token, the old one lives (10.4)
+    )
     resource_url: str = "portal.qwen.ai"
     portal_keys: list[str] = []  # API keys the portal takes beside CLI tokens (15.6)
     portal_closed: bool = False  # fresh device logins get 401 from the portal (15.6)

@@ -73,6 +73,9 @@ class Devices:
         """The owner of a refresh token, which is dead from now on; empty when it is unknown."""
         return self._refresh.pop(token, "")
 
+    def keep_refresh(self, token: str, owner: str) -> None:
+        self._refresh[token] = owner
+
     def owner(self, access_token: str) -> str:
         """Who holds an access token that is in force; empty when nobody does."""
         known = self._access.get(access_token)
@@ -173,21 +176,25 @@ def _from_refresh_token(state: State, exchange: Exchange, fields: dict[str, str]
         return oauth_error("invalid_request", details="Invalid refresh token or client_id")
     exchange.email = owner
     state.stats.refreshes[owner] += 1
-    return _tokens(state, owner)
+    if state.config.refresh_rotates:
+        return _tokens(state, owner)
+    state.devices.keep_refresh(fields["refresh_token"], owner)
+    return _tokens(state, owner, with_refresh=False)
 
 
-def _tokens(state: State, owner: str) -> Response:
+def _tokens(state: State, owner: str, *, with_refresh: bool = True) -> Response:
     """`{"access_token", "refresh_token", "token_type", "expires_in", "resource_url"}` (10.3)."""
     seconds = state.config.cli_token_seconds
     access, refresh = state.devices.issue(owner, lifetime_seconds=seconds)
     answer: dict[str, Any] = {
         "status": "success",
         "access_token": access,
-        "refresh_token": refresh,
         "token_type": "Bearer",
         "expires_in": int(seconds),
         "resource_url": state.config.resource_url,
     }
+    if with_refresh:
+        answer["refresh_token"] = refresh
     return json_response(answer)
 
 

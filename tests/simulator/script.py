@@ -209,36 +209,12 @@ def to_action(fields: dict[str, Any]) -> Action:
     return action
 
 
-_TEXTS = {
-    "say",
-    "details",
-    "match",
-    "when",
-    "body",
-    "script",
-    "situation",
-    "fail",
-    "say64",
-    "raw64",
-}
-_TEXTS |= {
-    "call",
-    "style",
-    "content_type",
-    "phase",
-    "think_phase",
-    "call_form",
-    "email",
-    "operation",
-}
-
-
 def _value(key: str, text: str) -> Any:
     if text.startswith('"'):
         return _decode(text)
     if key == "think" and text.isdigit():
         return int(text)
-    if key not in _TEXTS and text == "none" and key == "phase":
+    if key == "phase" and text == "none":
         return None
     return text
 

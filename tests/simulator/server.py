@@ -210,6 +210,15 @@ class Simulator:
     # -- the way of a request
 
     def _accept(self, exchange: Exchange) -> None:
+        try:
+            self._admit(exchange)
+        except (
+            Exception
+        ) as error:  # a fault of ours must show in the counts, not vanish in a parser's callback
+            self._report(error, exchange)
+            exchange.respond(Response(500, b"the simulator failed", "text/plain"))
+
+    def _admit(self, exchange: Exchange) -> None:
         request = exchange.request
         if self._prefix and request.path.startswith(self._prefix + "/"):
             request.path = request.path[len(self._prefix) :]
