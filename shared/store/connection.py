@@ -157,7 +157,7 @@ class Connection:
             raise StoreUnavailable
         clock = asyncio.get_running_loop().time
         started = clock()
-        cancels = _cancels()
+        cancels = cancellations()
         ok = False
         try:
             async with self._slots:
@@ -167,8 +167,7 @@ class Connection:
                     *command, **options
                 )
             ok = True
-            if _cancels() > cancels:
-                raise asyncio.CancelledError
+            honour_cancellation(cancels)
         except NoScriptError:
             ok = True
             raise
@@ -196,6 +195,7 @@ class Connection:
                 await self._drop_idle_connections()
                 await self._client.execute_command("PING")  # type: ignore[no-untyped-call]  # as above
             except (RedisError, OSError, TimeoutError):
+                honour_cancellation()
                 await asyncio.sleep(PROBE_INTERVAL_SECONDS)
                 continue
             self._away = False
@@ -210,15 +210,21 @@ class Connection:
             await pool.disconnect(inuse_connections=False)
 
 
-def _cancels() -> int:
-    """How often this task was asked to end.
+def cancellations() -> int:
+    """How often this task was asked to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def honour_cancellation(before: int = 0) -> None:
+    """Ends this task if it was asked to end since there were `before` cancellations.
 
     Trap: redis-py sends through `asyncio.wait_for`, and on Python 3.11 that swallows a cancellation
     which arrives when the bytes are already out, that is nearly always: the caller would run on as
     if nobody had left. So whoever was cancelled meanwhile is cancelled here.
     """
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
+    if cancellations() > before:
+        raise asyncio.CancelledError
 
 
 def open_client(url: str, *, timeout_seconds: float | None) -> redis.Redis:

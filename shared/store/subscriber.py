@@ -11,7 +11,7 @@ from collections.abc import Callable
 from redis.exceptions import RedisError
 
 from shared.errors import StoreUnavailable
-from shared.store.connection import Connection
+from shared.store.connection import Connection, honour_cancellation
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,9 @@ class Subscriber:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="store-subscriber")
         try:
-            await asyncio.wait_for(self._subscribed.wait(), _RECONNECT_SECONDS)
+            # Not `wait_for`: on 3.11 it swallows a cancellation that meets the event (tried).
+            async with asyncio.timeout(_RECONNECT_SECONDS):
+                await self._subscribed.wait()
         except TimeoutError:
             return
 
@@ -61,6 +63,7 @@ class Subscriber:
         pubsub = client.pubsub()
         try:
             await pubsub.subscribe(self._channel)
+            honour_cancellation()
             async for message in pubsub.listen():
                 if message["type"] == "subscribe":
                     self._subscribed.set()

@@ -29,10 +29,11 @@ _START_SECONDS = 10
 class RedisServer:
     """A server process of its own in `folder`; options as on its command line."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, binary: str = "") -> None:
         self.folder = folder
         self.socket = folder / "redis.sock"
         self.options = options
+        self.binary = binary or redis_binary()
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -42,7 +43,7 @@ class RedisServer:
     def start(self) -> None:
         """Starts, or starts again on the same files; returns when it answers."""
         self.socket.unlink(missing_ok=True)
-        command = [_binary(), "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
+        command = [self.binary, "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
         command += ["--dir", str(self.folder), "--logfile", str(self.folder / "redis.log")]
         self.process = subprocess.Popen(
             [*command, *self.options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -55,7 +56,7 @@ class RedisServer:
 
     def answers(self) -> bool:
         try:
-            return self.command("PING") == b"+PONG\r\n"
+            return self.command("PING").startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
 
@@ -114,7 +115,8 @@ def own_redis() -> Iterator[RedisServer]:
         server.stop()
 
 
-def _binary() -> str:
+def redis_binary() -> str:
+    """The server's binary: also of a sentinel, with `--sentinel`."""
     chosen = os.environ.get("GATEWAY_TEST_REDIS")
     if chosen:
         return chosen

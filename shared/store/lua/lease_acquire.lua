@@ -10,7 +10,7 @@
 -- ARGV[7] first: 1 when this is the turn's first attempt (the retry budget is measured by those)
 -- ARGV[8...] tried: accounts to be taken only when nothing else is ready
 -- returns lent: {'lent', account, generation, token, token_expires_at, token_version, proxy, cookies, egress, probing 0|1}
--- returns wait: {'wait', ms until an account is ready or -1 when only a release helps}: the asker is queued if it would wait that long
+-- returns wait: {'wait', ms until an account is ready by time, or -1 to wait for a message}: the asker is queued
 -- returns not: {'blocked' | 'exhausted' | 'cooling', ms until the first is ready}: not queued
 -- returns none: {'none', 0}: no account is enabled, alive and in the pool
 local capability, token = ARGV[1], ARGV[2]
@@ -125,4 +125,6 @@ if wait_ms > 0 and not redis.call('ZSCORE', K_QUEUE .. capability, token) then
   redis.call('PEXPIRE', K_QUEUE .. capability, 3600000)
   redis.call('SET', K_PROCESS .. string.match(token, '^[^.]+'), 1, 'PX', WAITER_LIFE_MS)
 end
-return {'wait', ms <= wait_ms and ms or -1}
+-- Those behind the first are told by a message: a thousand of them must not look all the time.
+local first = not head or head == token
+return {'wait', first and ms <= wait_ms and ms or -1}

@@ -1,10 +1,13 @@
 """What the tests of the pool share: accounts by number, signing them in, polling to a bound."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from shared.settings import AccountEntry
+import msgspec
+
+from shared.settings import AccountEntry, Settings
 from shared.store.logins import Claim
 from shared.store.store import Store
 
@@ -37,3 +40,42 @@ async def until(
         assert time.monotonic() - started < seconds, f"not within {seconds} s"
         await asyncio.sleep(every)
     return time.monotonic() - started
+
+
+class Child:
+    """A process running `tests.integration.store.child`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    @classmethod
+    async def start(cls, settings: Settings, *work: str) -> "Child":
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.integration.store.child",
+            msgspec.json.encode(settings).decode(),
+            *work,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        return cls(process)
+
+    async def says(self, word: str, *, seconds: float = 15) -> str:
+        """The next line, which must begin with `word`."""
+        assert self.process.stdout is not None
+        line = (await asyncio.wait_for(self.process.stdout.readline(), seconds)).decode().strip()
+        assert line.startswith(word), line
+        return line
+
+    async def kill(self) -> None:
+        """kill -9."""
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
+
+    async def finish(self, *, seconds: float = 30) -> int:
+        """Closes its stdin and waits for its end."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return await asyncio.wait_for(self.process.wait(), seconds)

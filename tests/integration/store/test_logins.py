@@ -1,0 +1,173 @@
+"""Promise 1 of the contract at the store: one login per account, and no stale write."""
+
+import asyncio
+import time
+
+import pytest
+
+from shared.errors import AccountDead, LoginFailed, NoAccount, NotFound
+from shared.store import keys
+from shared.store.logins import Claim, FreshToken, Wait
+from shared.store.store import Store
+from tests.integration.store.conftest import OpenStore
+from tests.integration.store.pool import email, entries, sign_in
+
+pytestmark = pytest.mark.anyio
+
+
+async def claim_of(store: Store, account: str = email(0)) -> Claim:
+    claim = await store.logins.claim(account)
+    assert isinstance(claim, Claim)
+    return claim
+
+
+async def lapse(store: Store, account: str = email(0)) -> None:
+    """The claim's time is over, as if its holder had been silent for 30 s."""
+    await store.connection.ask("lapse", "DEL", keys.login(account))
+
+
+async def test_a_hundred_claimers_make_one_login(open_store: OpenStore) -> None:
+    stores = [open_store() for _ in range(4)]
+    await stores[0].accounts.add_missing(entries(1))
+    logins = 0
+
+    async def fresh_token(store: Store) -> str:
+        nonlocal logins
+        answer = await store.logins.claim_or_wait(email(0), wait_seconds=10)
+        if isinstance(answer, FreshToken):
+            return answer.access_token
+        logins += 1
+        await asyncio.sleep(0.1)
+        await store.logins.store(answer, "the token", expires_at=time.time() + 3600)
+        return "the token"
+
+    started = time.monotonic()
+    tokens = await asyncio.gather(*(fresh_token(stores[i % 4]) for i in range(100)))
+    assert logins == 1
+    assert set(tokens) == {"the token"}
+    assert time.monotonic() - started < 2  # woken by a message, not by looking again
+
+
+async def test_a_claim_carries_what_a_login_needs(store: Store) -> None:
+    await store.accounts.add_missing(entries(1, proxy="socks5://u:p@proxy:1080"))
+    claim = await claim_of(store)
+    assert (claim.password, claim.proxy) == ("pw0", "socks5://u:p@proxy:1080")
+    assert "pw0" not in repr(claim)
+
+
+async def test_a_stale_holders_late_write_never_wins(store: Store) -> None:
+    await store.accounts.add_missing(entries(1))
+    stale = await claim_of(store)
+    await lapse(store)
+    successor = await claim_of(store)
+    assert successor.fence > stale.fence
+    later = time.time() + 3600
+    # Timeline: the stale holder wakes up before and after its successor has stored.
+    assert await store.logins.store(stale, "stale", expires_at=later) is None
+    assert not await store.logins.fail(stale, code="stale", reason="stale", dead=True)
+    assert await store.logins.store(successor, "good", expires_at=later)
+    assert await store.logins.store(stale, "stale", expires_at=later) is None
+    assert not await store.logins.fail(stale, code="stale", reason="stale", dead=True)
+    assert (await store.leases.acquire("chat")).access_token == "good"
+
+
+async def test_fences_grow_even_over_deletion(store: Store) -> None:
+    await store.accounts.add_missing(entries(1))
+    old = await claim_of(store)
+    await store.accounts.delete(email(0))
+    assert await store.logins.store(old, "old", expires_at=time.time() + 9) is None
+    await store.accounts.add(email(0), "pw")
+    assert await store.logins.store(old, "old", expires_at=time.time() + 9) is None
+    assert (await claim_of(store)).fence > old.fence
+
+
+async def test_a_fresh_token_needs_no_login_and_a_rejected_one_does(store: Store) -> None:
+    await store.accounts.add_missing(entries(1))
+    version = await sign_in(store, email(0), "first")
+    answer = await store.logins.claim(email(0))
+    assert isinstance(answer, FreshToken)
+    assert (answer.access_token, answer.version) == ("first", version)
+    assert isinstance(await store.logins.claim(email(0), rejected_version=version), Claim)
+
+
+async def test_whoever_reports_an_older_token_gets_the_newer_one(store: Store) -> None:
+    await store.accounts.add_missing(entries(1))
+    first = await sign_in(store, email(0), "first")
+    await sign_in(store, email(0), "second")
+    answer = await store.logins.claim(email(0), rejected_version=first)
+    assert isinstance(answer, FreshToken)
+    assert answer.access_token == "second"
+
+
+async def test_a_token_about_to_lapse_is_not_fresh(store: Store) -> None:
+    await store.accounts.add_missing(entries(1))
+    await sign_in(store, email(0), lapses_in=120)
+    assert isinstance(await store.logins.claim(email(0)), FreshToken)
+    assert isinstance(await store.logins.claim(email(0), margin_seconds=300), Claim)
+
+
+async def test_others_wait_while_one_logs_in_and_hear_of_its_failure(store: Store) -> None:
+    await store.accounts.add_missing(entries(1))
+    claim = await claim_of(store)
+    assert isinstance(await store.logins.claim(email(0)), Wait)
+    waiter = asyncio.create_task(store.logins.claim_or_wait(email(0), wait_seconds=10))
+    await asyncio.sleep(0.05)
+    await store.logins.fail(claim, code="too_fast", reason="Logins come too fast", pause_seconds=30)
+    started = time.monotonic()
+    with pytest.raises(LoginFailed, match="too fast") as failed:
+        await waiter
+    assert time.monotonic() - started < 0.9
+    assert 25 < (failed.value.retry_after_seconds or 0) <= 30
+    with pytest.raises(NoAccount):  # and the account rests as long
+        await store.leases.acquire("chat")
+
+
+async def test_a_wrong_password_makes_the_account_dead_until_it_is_mended(store: Store) -> None:
+    await store.accounts.add_missing(entries(1))
+    claim = await claim_of(store)
+    await store.logins.fail(claim, code="wrong_password", reason="Wrong password", dead=True)
+    with pytest.raises(AccountDead, match="Wrong password"):
+        await store.logins.claim(email(0))
+    account = await store.accounts.get(email(0))
+    assert (account.state, account.state_reason) == ("dead", "Wrong password")
+    await store.accounts.replace(email(0), "new password")
+    assert (await claim_of(store)).password == "new password"
+
+
+async def test_disabled_and_unknown_accounts_do_not_log_in(store: Store) -> None:
+    await store.accounts.add_missing(entries(1))
+    await store.accounts.set_enabled(email(0), False)
+    with pytest.raises(NoAccount):
+        await store.logins.claim(email(0))
+    with pytest.raises(NotFound):
+        await store.logins.claim("nobody@example.org")
+
+
+async def test_logins_through_one_egress_are_spaced(open_store: OpenStore) -> None:
+    store = open_store(login_min_interval_ms=1000)
+    await store.accounts.add_missing(entries(3))
+    await store.accounts.add("other@example.org", "pw", proxy="http://elsewhere:1")
+    starts = [(await claim_of(store, email(i))).start_in_ms for i in range(3)]
+    assert starts == pytest.approx([0, 1000, 2000], abs=100)
+    assert (await claim_of(store, "other@example.org")).start_in_ms == 0
+
+
+async def test_a_slot_beyond_the_patience_is_not_taken(open_store: OpenStore) -> None:
+    store = open_store(login_min_interval_ms=1000)
+    await store.accounts.add_missing(entries(4))
+    assert (await claim_of(store, email(0))).start_in_ms == 0
+    answer = await store.logins.claim(email(1), patience_seconds=0.5)
+    assert isinstance(answer, Wait)
+    assert answer.spaced
+    with pytest.raises(LoginFailed):
+        await store.logins.claim_or_wait(email(1), wait_seconds=0.5)
+    assert (await claim_of(store, email(2))).start_in_ms == pytest.approx(1000, abs=100)
+
+
+async def test_an_operators_token_beats_a_login_under_way(store: Store) -> None:
+    await store.accounts.add_missing(entries(1))
+    under_way = await claim_of(store)
+    later = time.time() + 3600
+    await store.accounts.replace(email(0), "pw", access_token="given", token_expires_at=later)
+    assert await store.logins.store(under_way, "late", expires_at=later) is None
+    assert (await store.leases.acquire("chat")).access_token == "given"
