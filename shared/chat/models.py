@@ -170,7 +170,7 @@ def openai_model(entry: ModelEntry) -> bytes:
 
 
 def anthropic_list(entries: Iterable[ModelEntry]) -> bytes:
-    """`{"data": [{"type": "model", "id", "display_name", "created_at"}], "has_more", …}`.
+    """`{"data": [{"type": "model", "id", "display_name", "created_at", …}], "has_more", …}`.
 
     Source: Anthropic Models API, list and retrieve, read 2026-11.
     """
@@ -186,7 +186,13 @@ def anthropic_model(entry: ModelEntry) -> bytes:
 
 def _anthropic(entry: ModelEntry) -> dict[str, str]:
     created_at = datetime.fromtimestamp(entry.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"type": "model", "id": entry.id, "display_name": entry.id, "created_at": created_at}
+    return {
+        "type": "model",
+        "id": entry.id,
+        "display_name": entry.id,
+        "created_at": created_at,
+        "lifecycle": "active",
+    }
 
 
 # -- reading the upstream's entries
@@ -275,7 +281,10 @@ def _text(value: object, name: str) -> str:
 
 def _count(value: object, name: str) -> int | None:
     found = _member(value, name)
-    return int(found) if isinstance(found, int | float) and found > 0 else None
+    return int(found) if isinstance(found, int | float) and 0 < found < _SANE else None
+
+
+_SANE = 10**11  # tokens, or seconds until the year 5138; more is nonsense and breaks dates
 
 
 # -- names
