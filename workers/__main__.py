@@ -28,8 +28,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["job-process"]:
         from workers import job_process
 
-        job_process.serve(settings)
-        return 0
+        return job_process.serve(settings)
     for line in notices(os.environ):
         print(line, file=sys.stderr)
     from workers.supervisor import Supervisor
