@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,6 +27,7 @@ CHAT_TYPES = {
     "deep_research",
 }
 PAGE = 50
+KEPT_TEMPORARY = 5000
 
 
 class Chat(msgspec.Struct):
@@ -57,11 +59,26 @@ class Chats:
 
     def __init__(self) -> None:
         self._chats: dict[str, Chat] = {}
+        self._temporary: deque[str] = deque()
 
     def new(self, email: str, *, mode: str, chat_type: str, models: list[str]) -> Chat:
         chat = Chat(str(uuid.uuid4()), email, mode, chat_type, models, time.time())
         self._chats[chat.id] = chat
+        if chat.temporary:
+            self._temporary.append(chat.id)
+            self._forget()
         return chat
+
+    def _forget(self) -> None:
+        """Let the oldest temporary chat go when there are too many, so that a long run needs no more memory."""
+        if len(self._temporary) <= KEPT_TEMPORARY:
+            return
+        oldest = self._temporary.popleft()
+        chat = self._chats.get(oldest)
+        if chat is not None and chat.running is not None:
+            self._temporary.append(oldest)
+        else:
+            self._chats.pop(oldest, None)
 
     def of(self, email: str, chat_id: str) -> Chat | None:
         """The chat when it exists and belongs to `email`."""

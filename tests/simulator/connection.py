@@ -5,10 +5,12 @@ connection are answered one after another; a peer that leaves cancels the exchan
 """
 
 import asyncio
+import gzip
 import os
 import socket
 import struct
 import time
+import uuid
 import zlib
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -65,6 +67,7 @@ class Request:
         "path",
         "raw_headers",
         "raw_query",
+        "size",
     )
 
     def __init__(self, address: str) -> None:
@@ -75,6 +78,7 @@ class Request:
         self.raw_query = b""
         self.raw_headers: list[tuple[bytes, bytes]] = []
         self.body = b""
+        self.size = 0
         self.keep_alive = True
         self._header_map: dict[str, str] | None = None
         self._query: dict[str, str] | None = None
@@ -130,6 +134,7 @@ class Exchange:
         "email",
         "ended",
         "gone",
+        "gzip",
         "log",
         "on_gone",
         "operation",
@@ -156,6 +161,7 @@ class Exchange:
         self.ended = False
         self.gone = False
         self.bytes_sent = 0
+        self.gzip = False  # whether whole answers are compressed; `start` is told by its caller
         self.squeeze: Any = None  # Any: zlib's compressor has no public type
         self.on_gone: Callable[[], None] | None = None
         self.task: asyncio.Task[None] | None = None
@@ -178,20 +184,27 @@ class Exchange:
             return
         self.started = True
         self.status = response.status
-        head = self._head(response.status, response.content_type, response.headers)
-        head += b"content-length: %d\r\n\r\n" % len(response.body)
-        body = b"" if self.request.method == "HEAD" else response.body
-        self._write(head + body)
+        body, headers = response.body, response.headers
+        if self.gzip and body:
+            body, headers = gzip.compress(body, 1), [*headers, ("content-encoding", "gzip")]
+        head = self._head(response.status, response.content_type, headers)
+        head += b"content-length: %d\r\n\r\n" % len(body)
+        self._write(head if self.request.method == "HEAD" else head + body)
         self._finish()
 
     def start(
-        self, status: int, content_type: str, headers: Headers | None = None, *, gzip: bool = False
+        self,
+        status: int,
+        content_type: str,
+        headers: Headers | None = None,
+        *,
+        compressed: bool = False,
     ) -> None:
         """Send the head of a chunked answer."""
         self.started = True
         self.status = status
         headers = list(headers or [])
-        if gzip:
+        if compressed:
             self.squeeze = zlib.compressobj(wbits=31)
             headers.append(("content-encoding", "gzip"))
         head = self._head(status, content_type, headers)
@@ -240,6 +253,7 @@ class Exchange:
         lines = [b"HTTP/1.1 %d %b" % (status, REASONS.get(status, b"Status"))]
         if content_type:
             lines.append(b"content-type: " + content_type.encode())
+        lines.append(f"x-request-id: {uuid.uuid4()}".encode())
         lines += [f"{name}: {value}".encode("latin-1") for name, value in headers]
         if not self.request.keep_alive:
             lines.append(b"connection: close")
@@ -254,6 +268,7 @@ class Exchange:
             self.ended = True
             if self.log is not None:
                 self.log.status = self.status
+            self.request.body = b""  # the record keeps what is worth keeping
             self._connection.exchange_done(self)
 
 
@@ -350,6 +365,7 @@ class Connection(asyncio.Protocol):
             request.path = unquote(request.path)
         request.keep_alive = self._parser.should_keep_alive()
         request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        request.size, self._body = len(request.body), []
         exchange = Exchange(self, request)
         if self._current is None:
             self._current = exchange

@@ -14,7 +14,8 @@ FOLDER = Path(__file__).resolve().parent.parent / "golden" / "upstream"
 
 def stale() -> list[str]:
     """Names of files that are missing, differ from their builder, or have no builder."""
-    present = {path.name for path in FOLDER.iterdir()} if FOLDER.is_dir() else set()
+    paths = FOLDER.iterdir() if FOLDER.is_dir() else []
+    present = {path.name for path in paths if not path.name.startswith(".")}
     wrong = [name for name in present if name not in SITUATIONS]
     for name, build in SITUATIONS.items():
         if name not in present or (FOLDER / name).read_bytes() != build():

@@ -6,7 +6,6 @@ Positions (`after`, `reset_after`, `close_after`, `cut_after`, `stall_after`) co
 
 import asyncio
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -75,12 +74,8 @@ class Player:
         self._exchange.start(
             self._action.status or 200,
             self._action.content_type or f"{EVENT_STREAM}; charset=utf-8",
-            [
-                ("x-request-id", str(uuid.uuid4())),
-                ("cache-control", "no-cache"),
-                *(self._action.headers or {}).items(),
-            ],
-            gzip=accepts and self._gzip,
+            [("cache-control", "no-cache"), *(self._action.headers or {}).items()],
+            compressed=accepts and self._gzip,
         )
 
     def _groups(self, events: list[bytes]) -> Iterator[list[bytes]]:

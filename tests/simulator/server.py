@@ -237,6 +237,8 @@ class Simulator:
         self._identify(exchange)
         exchange.log = self.state.stats.count(route.operation, exchange.email, request)
         exchange.action = self._take(exchange)
+        if self.state.config.gzip:
+            exchange.gzip = "gzip" in request.headers.get("accept-encoding", "")
         delay = self._delay(exchange)
         action: Action | None = exchange.action
         if delay or (action is not None and action.hang == "before"):

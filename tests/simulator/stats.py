@@ -9,29 +9,32 @@ import msgspec
 from tests.simulator.connection import Request
 
 KEPT_REQUESTS = 500
+KEPT_BYTES = 2**20  # of one body
+KEPT_ROWS = 5000  # of logins, stops and aborted streams
 
 
 class RequestRecord(msgspec.Struct):
     """One request as it came. Tokens are masked when it is written out, never in the record itself."""
 
-    at: float
     operation: str
     email: str
     request: Request
+    body: bytes  # empty when it is too large to keep
     status: int = 0
 
     def shown(self) -> dict[str, Any]:
         """`{at, operation, email, method, path, query, headers, body, status, address}`."""
         request = self.request
         return {
-            "at": self.at,
+            "at": request.at,
             "operation": self.operation,
             "email": self.email,
             "method": request.method,
             "path": request.path,
             "query": request.query,
             "headers": {name: _masked(name, value) for name, value in request.headers.items()},
-            "body": _readable(request.body),
+            "body": _readable(self.body) if self.body else None,
+            "body_bytes": request.size,
             "status": self.status,
             "address": request.address,
         }
@@ -62,14 +65,14 @@ class Stats:
     def __init__(self) -> None:
         self.requests: dict[str, Counter[str]] = {}
         self.logins: Counter[str] = Counter()
-        self.login_log: list[Login] = []
+        self.login_log: deque[Login] = deque(maxlen=KEPT_ROWS)
         self.refreshes: Counter[str] = Counter()
         self.open: Counter[str] = Counter()
         self.max_open: Counter[str] = Counter()
         self.max_open_total = 0
         self.ended: Counter[str] = Counter()
-        self.aborted: deque[StreamRecord] = deque(maxlen=2000)
-        self.stops: list[dict[str, Any]] = []
+        self.aborted: deque[StreamRecord] = deque(maxlen=KEPT_ROWS)
+        self.stops: deque[dict[str, Any]] = deque(maxlen=KEPT_ROWS)
         self.errors: list[str] = []
         self.uploads: Counter[str] = Counter()
         self.log: deque[RequestRecord] = deque(maxlen=KEPT_REQUESTS)
@@ -79,7 +82,8 @@ class Stats:
         if counter is None:
             counter = self.requests[operation] = Counter()
         counter[email or "-"] += 1
-        record = RequestRecord(request.at, operation, email, request)
+        body = request.body if request.size <= KEPT_BYTES else b""
+        record = RequestRecord(operation, email, request, body)
         self.log.append(record)
         return record
 
@@ -125,7 +129,7 @@ class Stats:
                 for name, counter in self.requests.items()
             },
             "logins": dict(self.logins),
-            "login_log": [msgspec.to_builtins(one) for one in self.login_log[-KEPT_REQUESTS:]],
+            "login_log": [msgspec.to_builtins(one) for one in self.login_log],
             "refreshes": dict(self.refreshes),
             "uploads": dict(self.uploads),
             "streams": {
@@ -136,7 +140,7 @@ class Stats:
                 "ended": dict(self.ended),
                 "aborted": [msgspec.to_builtins(one) for one in self.aborted],
             },
-            "stops": self.stops,
+            "stops": list(self.stops),
             "errors": self.errors,
         }
 

@@ -14,6 +14,7 @@ import re
 import secrets
 import time
 import uuid
+from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -34,6 +35,7 @@ REGION = "oss-ap-southeast-1"
 KINDS = ("image", "video", "audio", "file")
 SKEW_SECONDS = 15 * 60
 V4_SERVICE = "aliyun_v4_request"
+KEPT_BYTES = 256 * 2**20
 
 
 class Upload(msgspec.Struct):
@@ -75,6 +77,8 @@ class Storage:
         self._by_credential: dict[str, Upload] = {}
         self._by_id: dict[str, Upload] = {}
         self._signing_key = secrets.token_bytes(16)
+        self._stored: deque[Upload] = deque()
+        self._stored_bytes = 0
 
     def prepare(
         self, owner: str, owner_id: str, name: str, kind: str, base: str, config: Config
@@ -131,6 +135,16 @@ class Storage:
         if upload is None or upload.email != exchange.email:
             return False
         return upload.kind != "file" or upload.parse == "success"
+
+    def store(self, upload: Upload, data: bytes, content_type: str) -> None:
+        """Keep the bytes; those of the oldest files give way when there are too many."""
+        upload.data, upload.content_type = data, content_type
+        self._stored.append(upload)
+        self._stored_bytes += len(data)
+        while self._stored_bytes > KEPT_BYTES and len(self._stored) > 1:
+            oldest = self._stored.popleft()
+            self._stored_bytes -= len(oldest.data or b"")
+            oldest.data = b""
 
     def of_credential(self, key_id: str) -> Upload | None:
         return self._by_credential.get(key_id)
@@ -225,8 +239,7 @@ def put_object(state: State, exchange: Exchange) -> Response:
     except StorageError as error:
         return error.response()
     exchange.email = upload.email
-    upload.data = request.body
-    upload.content_type = request.headers.get("content-type", "")
+    state.storage.store(upload, request.body, request.headers.get("content-type", ""))
     state.stats.uploads[upload.email] += 1
     tag = hashlib.md5(request.body, usedforsecurity=False).hexdigest().upper()
     return Response(200, b"", "", [("etag", f'"{tag}"'), ("x-oss-request-id", uuid.uuid4().hex)])

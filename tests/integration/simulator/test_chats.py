@@ -14,6 +14,7 @@ from tests.integration.simulator.raw import (
     turn,
     turn_body,
 )
+from tests.simulator.chats import KEPT_TEMPORARY, Chats
 from tests.simulator.server import Simulator
 
 pytestmark = pytest.mark.anyio
@@ -193,3 +194,15 @@ async def test_the_quota_hint_says_what_is_left(sim: Simulator) -> None:
     path = "/api/v2/users/user/entitlement_quota"
     reply = await ask(sim, "POST", path, {}, await sign_in(sim))
     assert reply.json()["data"]["t2v"]["times_left"] == 3
+
+
+async def test_the_oldest_temporary_chats_are_forgotten() -> None:
+    """So that an hour of load needs no more memory than a minute."""
+    chats = Chats()
+    new = [chats.new(EMAIL, mode="local", chat_type="t2t", models=[]) for _ in range(3)]
+    new[0].running = "r"
+    for _ in range(KEPT_TEMPORARY):
+        chats.new(EMAIL, mode="local", chat_type="t2t", models=[])
+    assert chats.of(EMAIL, new[0].id) is new[0], "it is still running"
+    assert chats.of(EMAIL, new[1].id) is None
+    assert chats.counts()[EMAIL]["temporary"] <= KEPT_TEMPORARY + 1

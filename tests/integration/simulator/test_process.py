@@ -94,6 +94,15 @@ async def test_canned_mode_can_be_paced_and_notices_who_leaves() -> None:
         assert streams["max_open"] == 1
 
 
+async def test_it_resets_connections_on_the_fast_loop_too() -> None:
+    """uvloop hands out a stand-in for the socket."""
+    with process() as (sim, _):
+        with pytest.raises(ConnectionResetError):
+            await turn(sim, "[[sim: reset=before]]")
+        assert not (await turn(sim, "[[sim: frames=9 reset_after=2]]")).complete
+        assert len((await turn(sim, "[[sim: frames=9 cut=1]]")).frames) == 11
+
+
 async def test_a_directive_can_ask_for_the_canned_stream() -> None:
     async with Simulator() as sim:
         reply = await turn(sim, "[[sim: canned frames=10]]")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.integration.simulator.raw import (
     Peer,
+    ask,
     completions_path,
     connected,
     new_chat,
@@ -97,6 +98,15 @@ async def test_a_stream_may_be_compressed(sim: Simulator) -> None:
 async def test_it_is_not_compressed_for_a_peer_that_does_not_ask(sim: Simulator) -> None:
     reply = await turn(sim, "[[sim: frames=1 gzip]]")
     assert "content-encoding" not in reply.headers
+
+
+async def test_whole_answers_may_be_compressed_too(sim: Simulator) -> None:
+    """Section 2."""
+    sim.configure(gzip=True)
+    reply = await ask(sim, "GET", "/api/models", headers={"accept-encoding": "gzip"})
+    assert reply.headers["content-encoding"] == "gzip"
+    assert b"qwen3.6-plus" in zlib.decompress(reply.body, wbits=31)
+    assert "content-encoding" not in (await ask(sim, "GET", "/api/models")).headers
 
 
 async def test_pieces_can_be_one_byte(sim: Simulator) -> None:
