@@ -58,7 +58,7 @@ async def test_a_chat_that_never_was_is_not_found(sim: Simulator) -> None:
         ({"stream": False}, "Bad_Request"),
         ({"timestamp": NOW_SECONDS * 1000}, "Bad_Request"),
         ({"timestamp": None}, "Bad_Request"),
-        ({"model": "gpt-4"}, "Not_Found"),
+        ({"model": "unknown-model"}, "Not_Found"),
         ({"model": ""}, "Not_Found"),
         ({"messages": []}, "Bad_Request"),
         ({"messages": None}, "Bad_Request"),

@@ -134,7 +134,7 @@ async def test_an_api_key_works_where_configured(sim: Simulator) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"model": "gpt-4"},
+        {"model": "unknown-model"},
         {"seed": 1},
         {"n": 1},
         {"user": "u"},
