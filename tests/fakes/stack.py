@@ -32,6 +32,7 @@ import psutil
 from shared import lifeline
 from shared.address import TAKEN_STATUS
 from shared.settings import load
+from shared.store import keys
 from shared.store.accounts import Account
 from shared.store.store import Store
 from tests.fakes.redis_server import RedisServer
@@ -43,6 +44,8 @@ STOP_SECONDS = 15.0
 ADMIN_KEY = "sk-admin-key-of-the-tests"
 REGULAR_KEY = "sk-regular-key-of-the-tests"
 OTHER_KEY = "sk-other-key-of-the-tests"
+
+_DELETE = "for _, k in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', k) end"
 
 T = TypeVar("T")
 
@@ -115,10 +118,12 @@ class SimulatorControl:
     `recorded`, `aborted` and `stops` show what happened since the last `clear`.
     """
 
-    def __init__(self, folder: Path, *, accounts: int, options: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, *, accounts: int, options: Sequence[str], port: int = 0
+    ) -> None:
         self._arguments = ("-m", "tests.simulator", "--accounts", str(accounts), *options)
         self._folder = folder
-        self._port = 0
+        self._port = port  # 0: a free one, kept from the first start on
         self._since = 0.0
         self._config: dict[str, Any] = {}
         self.url = ""
@@ -361,8 +366,11 @@ class Stack:
         return "".join(gateway.logs() for gateway in self.gateways)
 
     def clear(self) -> None:
-        """As after the start, for the next test: nothing scripted, no account rests."""
+        """As after the start, for the next test: nothing scripted, no account rests, no budget of
+        attempts or requests is spent."""
         self.sim.clear()
+        for family in (keys.again, keys.again_second, keys.attempts, keys.rate):
+            self.redis.command("EVAL", _DELETE, "0", f"{family.prefix}*")
         _run(self._revive())
 
     def account(self, email: str) -> Account:
