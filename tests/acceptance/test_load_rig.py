@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from tests.bench.phases import COST_CASES, KINDS, MEASURES
-from tests.bench.processes import ROOT
 from tests.bench.report import Report
+from tests.fakes.stack import ROOT
 
 PER_COST_CASE = {
     "turns_per_cpu_s",

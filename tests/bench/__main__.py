@@ -12,9 +12,9 @@ import uvloop
 
 from tests.bench import phases
 from tests.bench.phases import FULL, QUICK, TINY, Effort
-from tests.bench.processes import ROOT
 from tests.bench.report import Figure, Report, as_table, this_machine
 from tests.bench.rig import ACCOUNTS, Other, Plan, Rig, opened, plan_for
+from tests.fakes.stack import ROOT
 
 EFFORTS = {"full": FULL, "quick": QUICK, "tiny": TINY}
 

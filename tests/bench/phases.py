@@ -167,9 +167,9 @@ class Faults(Exception):
 async def cold_start(rig: Rig, effort: Effort) -> list[Figure]:
     """Process start → ready → first answer, on an empty Redis; the last one stays."""
     seen = _nothing_seen()
-    await rig.simulator.answer(frames=effort.frames, pace_ms=0)
+    rig.upstream.answer(frames=effort.frames, pace_ms=0)
     for _ in range(effort.cold_starts):
-        rig.stop_gateway()
+        rig.gateway.stop()
         rig.flush_redis()
         begun = time.monotonic()
         rig.start_gateway()
@@ -186,7 +186,7 @@ async def warm_up(rig: Rig, effort: Effort) -> None:
     Raises:
         Faults: an answer's text is not what the simulator said.
     """
-    await rig.simulator.answer(frames=effort.frames, pace_ms=0)
+    rig.upstream.answer(frames=effort.frames, pace_ms=0)
     expected = await rig.targets["direct"].text("streamed")
     for name in rig.gateways:
         target = rig.targets[name]
@@ -202,7 +202,7 @@ async def cost(rig: Rig, effort: Effort) -> list[Figure]:
     seen = _nothing_seen()
     for _ in range(effort.repetitions):
         for case in COST_CASES:
-            await rig.simulator.answer(frames=effort.frames, pace_ms=case.pace_ms)
+            rig.upstream.answer(frames=effort.frames, pace_ms=case.pace_ms)
             for name in rig.gateways:
                 for measure, value in (await _cost_of(rig, name, case, effort)).items():
                     seen[measure, case.name][name].append(value)
@@ -211,7 +211,7 @@ async def cost(rig: Rig, effort: Effort) -> list[Figure]:
 
 async def _cost_of(rig: Rig, name: str, case: CostCase, effort: Effort) -> dict[str, float]:
     lasting = effort.frames * case.pace_ms / 1000
-    operations, use = await rig.simulator.operations(), rig.redis_use()
+    operations, use = rig.upstream.operations(), rig.redis_use()
     meter = Meter(rig.trees)
     load = await closed_loop(
         rig.targets[name],
@@ -223,7 +223,7 @@ async def _cost_of(rig: Rig, name: str, case: CostCase, effort: Effort) -> dict[
     spent = meter.spent()
     _refuse(load.turns, f"{case.name}, {name}")
     turns = len(load.turns)
-    asked = sum((await rig.simulator.operations()).values()) - sum(operations.values())
+    asked = sum(rig.upstream.operations().values()) - sum(operations.values())
     numbers = {
         "turns_per_s": turns / load.seconds,
         "simulator_cpu_ms_per_turn": spent["simulator"] * 1000 / turns,
@@ -247,13 +247,13 @@ async def _cost_of(rig: Rig, name: str, case: CostCase, effort: Effort) -> dict[
 
 async def commands(rig: Rig, effort: Effort) -> dict[str, dict[str, float]]:
     """What one streamed turn asks of Redis and of the upstream, by name; most frequent first."""
-    await rig.simulator.answer(frames=effort.frames, pace_ms=0)
-    operations, use = await rig.simulator.operations(), rig.redis_use()
+    rig.upstream.answer(frames=effort.frames, pace_ms=0)
+    operations, use = rig.upstream.operations(), rig.redis_use()
     load = await fixed_count(
         rig.targets["gateway"], "streamed", callers=16, count=int(400 * effort.phase_seconds)
     )
     grown = rig.redis_use().since(use)
-    asked = await rig.simulator.operations()
+    asked = rig.upstream.operations()
     turns = len(load.turns)
 
     def per_turn(counts: dict[str, int]) -> dict[str, float]:
@@ -272,14 +272,14 @@ async def latency(rig: Rig, effort: Effort) -> list[Figure]:
     """What a target adds to the first token, and to each frame on its way."""
     seen = _nothing_seen()
     for _ in range(effort.repetitions):
-        await rig.simulator.answer(frames=effort.frames, pace_ms=0)
+        rig.upstream.answer(frames=effort.frames, pace_ms=0)
         for name, target in rig.targets.items():
             load = await closed_loop(
                 target, "streamed", callers=1, seconds=effort.phase_seconds / 2
             )
             _refuse(load.turns, f"first token, {name}")
             _keep(seen, "first_token", "", name, _first_token_seconds(load))
-        await rig.simulator.answer(frames=effort.frames, pace_ms=PACE_MS, stamped=True)
+        rig.upstream.answer(frames=effort.frames, pace_ms=PACE_MS, stamped=True)
         for prefix, callers in (("1_stream ", 1), ("50_streams ", 50)):
             for name, target in rig.targets.items():
                 load = await _paced(target, callers, effort, seconds=effort.phase_seconds / 2)
@@ -320,7 +320,7 @@ def _frame_seconds(load: Load) -> list[float]:
 
 async def rates(rig: Rig, effort: Effort) -> list[Figure]:
     """The highest arrival rate at which 99 of 100 answers are whole within 50 ms."""
-    await rig.simulator.answer(frames=effort.frames, pace_ms=0)
+    rig.upstream.answer(frames=effort.frames, pace_ms=0)
     seen = _nothing_seen()
     for kind in KINDS:
         for name in rig.gateways:
@@ -367,7 +367,7 @@ def _held(load: Load) -> bool:
 
 async def streams(rig: Rig, effort: Effort) -> list[Figure]:
     """How many streams of a frame every 20 ms run at once before one of them stalls."""
-    await rig.simulator.answer(frames=effort.frames, pace_ms=PACE_MS)
+    rig.upstream.answer(frames=effort.frames, pace_ms=PACE_MS)
     seen = _nothing_seen()
     for name in rig.gateways:
         most = await _most_streams(rig.targets[name], effort)
@@ -421,7 +421,7 @@ def idle_memory(rig: Rig) -> list[Figure]:
 async def memory(rig: Rig, effort: Effort) -> list[Figure]:
     """Resident memory with many streams open, and once they have ended."""
     count = effort.memory_streams
-    await rig.simulator.answer(
+    rig.upstream.answer(
         frames=effort.frames, pace_ms=effort.memory_hold_seconds * 1000 / effort.frames
     )
     seen = _nothing_seen()
@@ -433,7 +433,7 @@ async def memory(rig: Rig, effort: Effort) -> list[Figure]:
             fixed_count(rig.targets[name], "streamed", callers=count, count=count)
         )
         await asyncio.sleep(effort.memory_hold_seconds * 0.7)
-        under_way = float(await rig.simulator.open_streams())
+        under_way = float(rig.upstream.open_streams())
         seen["streams_open_meanwhile", "with_streams"][name].append(under_way)
         seen |= _merged(seen, _memory_of(name, "with_streams", rig))
         _refuse((await load).turns, f"{count} streams, {name}")

@@ -1,22 +1,15 @@
-"""The processes of a run: started on stated cores, measured by the kernel's own clocks, ended.
+"""Where the processes of a run run, and what they use: cores, CPU time, memory, files.
 
 Children inherit the cores of the thread that starts them, so `on_cores` is held around a start.
 """
 
 import contextlib
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # its stubs are not worth a dependency
-
-from shared import lifeline
-
-ROOT = Path(__file__).resolve().parents[2]
-STOP_SECONDS = 20.0
 
 
 @contextlib.contextmanager
@@ -41,52 +34,6 @@ def pin(pid: int, cores: set[int]) -> None:
         for thread in process.threads():
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setaffinity(thread.id, cores)
-
-
-class Program:
-    """A program of the rig; it ends with the rig, however that ends."""
-
-    def __init__(
-        self, *arguments: str, environ: Mapping[str, str], log: Path, read_stdout: bool = False
-    ) -> None:
-        with log.open("ab") as lines:
-            self.process = subprocess.Popen(
-                lifeline.tied([sys.executable, *arguments]),
-                cwd=log.parent,
-                env={**_base_environ(), **environ},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if read_stdout else lines,
-                stderr=lines,
-                start_new_session=True,
-            )
-        self.log = log
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    def first_line(self) -> str:
-        """The first line on stdout; empty when the program ended instead."""
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().decode().rstrip("\n")
-
-    def check(self) -> None:
-        """Raises RuntimeError with the end of its log when it is no longer there."""
-        if self.process.poll() is not None:
-            lines = self.log.read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"{self.log.stem} ended with {self.process.returncode}:\n{lines}")
-
-    def stop(self) -> None:
-        """SIGINT, then SIGKILL."""
-        if self.process.poll() is None:
-            self.process.send_signal(2)
-            try:
-                self.process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
 
 
 class Tree:
@@ -158,8 +105,3 @@ def _cpu_seconds(process: psutil.Process) -> float:
         times = process.cpu_times()
         return float(times.user + times.system)
     return 0.0
-
-
-def _base_environ() -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tests.bench.processes import ROOT
+from tests.fakes.stack import ROOT
 
 
 class Spread(msgspec.Struct, frozen=True):

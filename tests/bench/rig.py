@@ -9,21 +9,20 @@ The gateway has cores of its own; everything else shares the others.
 
 import asyncio
 import os
-import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import redis
 
 from tests.bench.client import Client
-from tests.bench.processes import Program, Tree, on_cores, pin
-from tests.bench.targets import Direct, Gateway, Target
+from tests.bench.processes import Tree, on_cores, pin
+from tests.bench.targets import Direct, OpenAI, Target
 from tests.fakes.redis_server import RedisServer
+from tests.fakes.stack import Gateway, SimulatorControl, free_port
 
 ACCOUNTS = 300
 START_SECONDS = 60.0
@@ -60,37 +59,24 @@ def plan_for(*, workers: int | None = None, simulator_port: int = 0, other: Othe
     return Plan(frozenset(gateway), frozenset(rest), workers or count, simulator_port, other)
 
 
-class Simulator:
-    """The upstream; its canned answers are changed between phases."""
+class Upstream:
+    """The simulator; its canned answers are changed between phases."""
 
-    def __init__(self, program: Program, url: str) -> None:
-        self.program = program
-        self.url = url
-        self._client = Client(url)
+    def __init__(self, control: SimulatorControl) -> None:
+        self._control = control
+        self.url = control.url
 
-    async def answer(self, *, frames: int, pace_ms: float, stamped: bool = False) -> None:
+    def answer(self, *, frames: int, pace_ms: float, stamped: bool = False) -> None:
         """From now on every completion has so many frames, at once or one every `pace_ms`."""
-        await self.control(
-            "/_sim/config",
-            {"canned_frames": frames, "canned_delay_ms": pace_ms, "canned_stamped": stamped},
-        )
+        self._control.config(canned_frames=frames, canned_delay_ms=pace_ms, canned_stamped=stamped)
 
-    async def operations(self) -> dict[str, int]:
+    def operations(self) -> dict[str, int]:
         """How often each operation was asked for so far."""
-        stats = await self.control("/_sim/stats?requests=0")
-        return {name: counts["total"] for name, counts in stats["requests"].items()}
+        counts = self._control.stats()["requests"]
+        return {name: count["total"] for name, count in counts.items()}
 
-    async def open_streams(self) -> int:
-        stats = await self.control("/_sim/stats?requests=0")
-        return int(stats["streams"]["open"])
-
-    async def control(self, path: str, body: Any = None) -> Any:  # Any: JSON
-        method = "GET" if body is None else "POST"
-        encoded = b"" if body is None else msgspec.json.encode(body)
-        answer = await self._client.ask(self._client.request(method, path, body=encoded))
-        if answer.error or answer.status != 200:
-            raise RuntimeError(f"simulator: {answer.status} {answer.error} {answer.body!r}")
-        return msgspec.json.decode(answer.body)
+    def open_streams(self) -> int:
+        return self._control.open_streams()
 
 
 class RedisUse(msgspec.Struct):
@@ -118,16 +104,27 @@ class RedisUse(msgspec.Struct):
 class Rig:
     """Everything of one run. `trees`: whose CPU and memory is told apart."""
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
+    def __init__(self, plan: Plan, redis_server: RedisServer, upstream: Upstream) -> None:
         self.plan = plan
-        self.folder = folder
-        self.port = _free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.gateway: Program | None = None
-        self.trees: dict[str, Tree] = {"client": Tree(os.getpid(), alone=True)}
+        self.redis_server = redis_server
+        self.upstream = upstream
+        self.gateway = Gateway(redis_server.folder, self._environment())
+        self.gateway.port = free_port()
+        self.trees = {"client": Tree(os.getpid(), alone=True)}
         self.targets: dict[str, Target] = {}
-        self.redis_server = RedisServer(folder, *REDIS_OPTIONS)
-        self.simulator: Simulator = None  # type: ignore[assignment]  # `opened` starts it
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "WORKERS": str(self.plan.workers),
+            "REDIS_URL": self.redis_server.url,
+            "API_KEY": KEY,
+            "SECRET_KEY": "a secret of the load rig that keeps nothing secret",
+            "ACCOUNTS": ",".join(_account(number) for number in range(1, ACCOUNTS + 1)),
+            "LOGIN_MIN_INTERVAL_MS": "0",
+            "QWEN_CHAT_PROXY_URL": self.upstream.url,
+            "DRAIN_DELAY_SECONDS": "0",
+            "DRAIN_SECONDS": "1",
+        }
 
     @property
     def gateways(self) -> list[str]:
@@ -148,38 +145,21 @@ class Rig:
         self.redis_server.command("FLUSHALL")
 
     def start_gateway(self) -> None:
-        plan = self.plan
-        environ = {
-            "SERVICE_PORT": str(self.port),
-            "WORKERS": str(plan.workers),
-            "REDIS_URL": self.redis_server.url,
-            "API_KEY": KEY,
-            "SECRET_KEY": "a secret of the load rig that keeps nothing secret",
-            "ACCOUNTS": ",".join(_account(number) for number in range(1, ACCOUNTS + 1)),
-            "LOGIN_MIN_INTERVAL_MS": "0",
-            "QWEN_CHAT_PROXY_URL": self.simulator.url,
-            "DRAIN_SECONDS": "1",
-        }
-        with on_cores(set(plan.gateway_cores)):
-            self.gateway = Program(
-                "-m", "gateway", environ=environ, log=self.folder / "gateway.log"
-            )
-        self.trees["gateway"] = Tree(self.gateway.pid)
-
-    def stop_gateway(self) -> None:
-        if self.gateway is not None:
-            self.gateway.stop()
-            self.gateway = None
+        """Starts it; `ready` waits."""
+        with on_cores(set(self.plan.gateway_cores)):
+            self.gateway.start(until_ready=False)
+        assert self.gateway.program is not None
+        self.trees["gateway"] = Tree(self.gateway.program.pid)
 
     async def ready(self, *, pause_seconds: float = 0.002) -> float:
         """Waits for `/readyz` 200; the moment it came, `time.monotonic()`."""
-        client = Client(self.url)
+        client = Client(self.gateway.url)
         request = client.request("GET", "/readyz")
         deadline = time.monotonic() + START_SECONDS
         try:
             while (await client.ask(request)).status != 200:
-                assert self.gateway is not None
-                self.gateway.check()
+                assert self.gateway.program is not None
+                self.gateway.program.check()
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"/readyz is not 200 after {START_SECONDS:g} s")
                 await asyncio.sleep(pause_seconds)
@@ -194,28 +174,22 @@ async def opened(plan: Plan) -> AsyncIterator[Rig]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gw-bench-")))
         stack.enter_context(on_cores(set(plan.other_cores)))  # the client, too
-        rig = Rig(plan, folder)
-        rig.redis_server.start()
-        stack.callback(rig.redis_server.stop)
-        assert rig.redis_server.process is not None
-        rig.trees["redis"] = Tree(rig.redis_server.process.pid)
-        program = Program(
-            *("-m", "tests.simulator", "--canned", "--accounts", str(ACCOUNTS + 1)),
-            *("--port", str(plan.simulator_port)),
-            environ={},
-            log=folder / "simulator.log",
-            read_stdout=True,
+        redis_server = RedisServer(folder, *REDIS_OPTIONS)
+        redis_server.start()
+        stack.callback(redis_server.stop)
+        simulator = SimulatorControl(
+            folder, accounts=ACCOUNTS + 1, options=("--canned",), port=plan.simulator_port
         )
-        stack.callback(program.stop)
-        rig.simulator = Simulator(program, program.first_line().removeprefix("Simulator: "))
-        rig.trees["simulator"] = Tree(program.pid)
-        direct = Direct(rig.simulator.url)
-        email, _, password = _account(ACCOUNTS + 1).partition(":")
-        await direct.sign_in(email, password)
-        rig.targets = {"gateway": Gateway("gateway", rig.url, key=KEY), "direct": direct}
-        if plan.other is not None:
-            _add_other(rig, plan.other)
-        stack.callback(rig.stop_gateway)
+        stack.callback(simulator.http.close)
+        stack.callback(simulator.stop)
+        simulator.start()
+        rig = Rig(plan, redis_server, Upstream(simulator))
+        stack.callback(rig.gateway.stop)
+        await _add_targets(rig)
+        assert redis_server.process is not None
+        assert simulator.program is not None
+        rig.trees["redis"] = Tree(redis_server.process.pid)
+        rig.trees["simulator"] = Tree(simulator.program.pid)
         try:
             yield rig
         finally:
@@ -223,8 +197,17 @@ async def opened(plan: Plan) -> AsyncIterator[Rig]:
                 await target.client.close()
 
 
+async def _add_targets(rig: Rig) -> None:
+    direct = Direct(rig.upstream.url)
+    email, _, password = _account(ACCOUNTS + 1).partition(":")  # an account the gateway has not
+    await direct.sign_in(email, password)
+    rig.targets = {"gateway": OpenAI("gateway", rig.gateway.url, key=KEY), "direct": direct}
+    if rig.plan.other is not None:
+        _add_other(rig, rig.plan.other)
+
+
 def _add_other(rig: Rig, other: Other) -> None:
-    rig.targets["other"] = Gateway("other", other.url, key=other.key, model=other.model)
+    rig.targets["other"] = OpenAI("other", other.url, key=other.key, model=other.model)
     if other.pids:
         rig.trees["other"] = Tree(*other.pids)
         for pid in other.pids:
@@ -233,10 +216,3 @@ def _add_other(rig: Rig, other: Other) -> None:
 
 def _account(number: int) -> str:
     return f"demo{number}@example.com:demo-password-{number}"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

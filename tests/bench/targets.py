@@ -62,7 +62,7 @@ class Target(Protocol):
         ...
 
 
-class Gateway:
+class OpenAI:
     """A gateway that speaks OpenAI chat completions."""
 
     def __init__(self, name: str, url: str, *, key: str, model: str = MODEL) -> None:
