@@ -387,9 +387,9 @@ class _CitedUrl(msgspec.Struct):
     url: str
 
 
-class _Annotation(msgspec.Struct):
-    url_citation: _CitedUrl
+class _Annotation(msgspec.Struct, kw_only=True):
     type: str = "url_citation"
+    url_citation: _CitedUrl
 
 
 class _CalledFunction(msgspec.Struct, omit_defaults=True):
@@ -413,20 +413,20 @@ class _Delta(msgspec.Struct, omit_defaults=True):
     tool_calls: list[_CalledTool] | None = None
 
 
-class _ReplyMessage(msgspec.Struct):
+class _ReplyMessage(msgspec.Struct, kw_only=True):
+    role: str = "assistant"
     content: str | None
     reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
     annotations: list[_Annotation] | msgspec.UnsetType = msgspec.UNSET
     tool_calls: list[_CalledTool] | msgspec.UnsetType = msgspec.UNSET
     refusal: None = None
-    role: str = "assistant"
 
 
-class _Choice(msgspec.Struct):
-    message: _ReplyMessage
-    finish_reason: str
+class _Choice(msgspec.Struct, kw_only=True):
     index: int = 0
+    message: _ReplyMessage
     logprobs: None = None
+    finish_reason: str
 
 
 class _PromptDetails(msgspec.Struct):
@@ -445,13 +445,13 @@ class _Usage(msgspec.Struct):
     completion_tokens_details: _CompletionDetails
 
 
-class _Completion(msgspec.Struct):
+class _Completion(msgspec.Struct, kw_only=True):
     id: str
+    object: str = "chat.completion"
     created: int
     model: str
     choices: list[_Choice]
     usage: _Usage
-    object: str = "chat.completion"
 
 
 class _Head(msgspec.Struct, kw_only=True):
@@ -504,7 +504,7 @@ class ChunkWriter:
             return b""
         match event:
             case TextDelta(text):
-                return self._enter("open") + self._content(text)
+                return self._enter("open") + self._content(text) if text else self._begin()
             case ReasoningDelta(text):
                 return self._reasoning(text)
             case SourcesFound(sources):
@@ -550,7 +550,7 @@ class ChunkWriter:
 
     def _reasoning(self, text: str) -> bytes:
         rendering = self._turn.rendering
-        if not rendering.output_think:
+        if not text or not rendering.output_think:
             return self._begin()
         if rendering.legacy_reasoning_in_content:
             return self._enter("thinking") + self._content(text)
@@ -628,9 +628,14 @@ def write_reply(turn: Turn, reply: Reply) -> bytes:
         annotations=_annotations(appendix, len(text)) or msgspec.UNSET,
         tool_calls=_called_tools(reply) or msgspec.UNSET,
     )
-    choice = _Choice(message=message, finish_reason=_FINISH_REASONS[reply.reason])
-    usage = _usage(reply.usage or Usage())
-    return _encode(_Completion(turn.id, turn.created, turn.model, [choice], usage))
+    completion = _Completion(
+        id=turn.id,
+        created=turn.created,
+        model=turn.model,
+        choices=[_Choice(message=message, finish_reason=_FINISH_REASONS[reply.reason])],
+        usage=_usage(reply.usage or Usage()),
+    )
+    return _encode(completion)
 
 
 def _shown(turn: Turn, reply: Reply) -> tuple[str, str]:
@@ -649,7 +654,9 @@ def _appendix(turn: Turn, reply: Reply, *, after_text: bool) -> Appendix:
 
 def _annotations(appendix: Appendix, offset: int) -> list[_Annotation]:
     return [
-        _Annotation(_CitedUrl(offset + cited.start, offset + cited.end, cited.title, cited.url))
+        _Annotation(
+            url_citation=_CitedUrl(offset + cited.start, offset + cited.end, cited.title, cited.url)
+        )
         for cited in appendix.citations
     ]
 
