@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,6 +93,18 @@ async def test_canned_mode_can_be_paced_and_notices_who_leaves() -> None:
             await asyncio.sleep(0.01)
         assert streams["ended"] == {"complete": 1, "aborted": 1}
         assert streams["max_open"] == 1
+
+
+async def test_a_stamped_frame_says_when_it_was_sent() -> None:
+    """The load rig reads from it how long one frame was under way."""
+    options = ("--canned", "--canned-frames", "6", "--canned-delay-ms", "5")
+    with process(*options, "--set", "canned_stamped=true") as (sim, _):
+        before = time.monotonic_ns()
+        reply = await ask(sim, "POST", completions_path("c"), {})
+        stamps = [int(word) for word in reply.text().split()]
+        assert len(stamps) == 4
+        moments = [before, *stamps, time.monotonic_ns()]
+        assert moments == sorted(moments)
 
 
 async def test_it_resets_connections_on_the_fast_loop_too() -> None:
