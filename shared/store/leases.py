@@ -116,7 +116,10 @@ class Leases:
         self._numbers = itertools.count(1)
         self._held: dict[str, str] = {}  # lease token → its record in `lent`
         self._abandoned: dict[str, None] = {}  # tokens of which nobody knows whether they were lent
-        self._waiters = Waiters(connection, process=self._process, concurrency=concurrency)
+        self._asking: set[str] = set()  # tokens that somebody here still wants a lease for
+        self._waiters = Waiters(
+            connection, process=self._process, concurrency=concurrency, unknown=self._drop_ghost
+        )
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -159,21 +162,21 @@ class Leases:
         Cancelling it gives up the place, and the lease if one was lent meanwhile.
         """
         token = self._new_token()
-        reply = await self._try(capability, token, wait_ms=int(wait_seconds * 1000), tried=tried)
-        if isinstance(reply, Lease):
-            return reply
-        if reply[0] != "wait" or wait_seconds <= 0:
-            raise _refusal(reply, waited_seconds=0)
+        self._asking.add(token)
         try:
-            reply = await self._wait_in_line(capability, token, wait_seconds, tried)
+            reply = await self._try_or_wait(capability, token, wait_seconds, tried)
         except BaseException:
+            # Also when it was cancelled on its first try: the script may have queued it already.
             await self._leave(capability, token)
             raise
+        finally:
+            self._asking.discard(token)
         if isinstance(reply, Lease):
             return reply
         if reply[0] == "wait":
             await self._leave(capability, token)
-        raise _refusal(reply, waited_seconds=wait_seconds)
+            raise _refusal(reply, waited_seconds=wait_seconds)
+        raise _refusal(reply, waited_seconds=0)
 
     async def release(self, lease: Lease, outcome: Outcome = NOTHING_LEARNED) -> bool:
         """The slot is free again and what was learned is written down, in one step.
@@ -244,6 +247,15 @@ class Leases:
         for task in list(self._tasks):
             await asyncio.gather(task, return_exceptions=True)
         await self._waiters.close()
+
+    async def _try_or_wait(
+        self, capability: Capability, token: str, wait_seconds: float, tried: frozenset[str]
+    ) -> Lease | Reply:
+        """A lease, or the script's last answer."""
+        reply = await self._try(capability, token, wait_ms=int(wait_seconds * 1000), tried=tried)
+        if isinstance(reply, Lease) or reply[0] != "wait" or wait_seconds <= 0:
+            return reply
+        return await self._wait_in_line(capability, token, wait_seconds, tried)
 
     async def _wait_in_line(
         self, capability: Capability, token: str, wait_seconds: float, tried: frozenset[str]
@@ -334,6 +346,13 @@ class Leases:
             await self._connection.run("queue_leave", keys.POOL, capability, token)
         except StoreUnavailable:
             log.info("waiter left while the store was away")
+
+    def _drop_ghost(self, token: str) -> None:
+        """It is this one's turn, but nobody here waits under that name: its asker left, and the
+        script that queued it was overtaken on the wire by the one that took it out again."""
+        if token not in self._asking:
+            for capability in CAPABILITIES:
+                self._spawn(self._leave_quietly(capability, token))
 
     async def _release(self, token: str, ok: str, facts: str) -> int:
         released: int = await self._connection.run(

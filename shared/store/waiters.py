@@ -11,7 +11,7 @@ places.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from shared.errors import StoreUnavailable
 from shared.store import keys
@@ -43,10 +43,19 @@ class Woken:
 class Waiters:
     """The waiters of one process, their subscription and their heartbeat."""
 
-    def __init__(self, connection: Connection, *, process: str, concurrency: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        process: str,
+        concurrency: int,
+        unknown: Callable[[str], None],
+    ) -> None:
+        """`unknown` hears the name of a waiter whose turn it is and who isn't listening."""
         self._connection = connection
         self._process = process
         self._concurrency = concurrency
+        self._unknown = unknown
         self._waiting: dict[str, Woken] = {}
         self._subscriber = Subscriber(connection, keys.WAKE_CHANNEL + process, self._wake)
         self._beats: asyncio.Task[None] | None = None
@@ -80,6 +89,8 @@ class Waiters:
                 woken.set()
         elif token in self._waiting:
             self._waiting[token].set()
+        else:
+            self._unknown(token)
 
     async def _beat_forever(self) -> None:
         while self._waiting:

@@ -136,6 +136,42 @@ async def test_a_lease_lent_while_its_waiter_was_cancelled_comes_back(
     assert (await store.accounts.get(email(0))).in_flight == 0
 
 
+@pytest.mark.parametrize("pause_ms", range(0, 10, 2))
+async def test_a_waiter_cancelled_on_its_way_into_the_line_leaves_nobody_there(
+    store: Store, pause_ms: int
+) -> None:
+    """Regression, 2026-11: its place stayed, its process lived, so nobody behind it was served."""
+    await store.accounts.add_missing(entries(1))
+    held = [await store.leases.acquire("chat") for _ in range(2)]
+    for _ in range(20):
+        attempt = asyncio.create_task(store.leases.lend("chat", wait_seconds=WAIT))
+        await asyncio.sleep(pause_ms / 10_000)
+        attempt.cancel()
+        await asyncio.gather(attempt, return_exceptions=True)
+    last = asyncio.create_task(store.leases.lend("chat", wait_seconds=WAIT))
+    await store.leases.release(held[0])
+    await asyncio.wait_for(last, 2)
+    await queued(store, 0)
+
+
+async def test_a_place_that_nobody_here_waits_at_is_given_up_when_its_turn_comes(
+    store: Store,
+) -> None:
+    """As when a script overtakes, on the wire, the one that takes its place back."""
+    await store.accounts.add_missing(entries(1))
+    held = [await store.leases.acquire("chat") for _ in range(2)]
+    waiter = asyncio.create_task(store.leases.lend("chat", wait_seconds=WAIT))
+    await queued(store, 1)
+    [(name, place)] = await store.connection.ask(
+        "queue", "ZRANGE", keys.queue("chat"), 0, -1, "WITHSCORES"
+    )
+    ghost = name.partition(".")[0] + ".ghost"
+    await store.connection.ask("queue", "ZADD", keys.queue("chat"), float(place) - 0.5, ghost)
+    await store.leases.release(held[0])
+    await asyncio.wait_for(waiter, 2)
+    await queued(store, 0)
+
+
 async def test_a_dead_process_with_the_first_place_costs_at_most_three_seconds(
     store: Store, settings: Settings
 ) -> None:
