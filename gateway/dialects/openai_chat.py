@@ -500,6 +500,8 @@ class ChunkWriter:
 
     def feed(self, event: Event) -> bytes:
         """Contract: any order of events; after the first `TurnEnd` or `TurnFailed`, nothing."""
+        if type(event) is TextDelta and self._phase == "open" and event.text:
+            return self._content(event.text)  # nearly all of them: half the time of what follows
         if self._phase == "ended":
             return b""
         match event:

@@ -10,6 +10,7 @@ Only answer text is looked through for stop sequences; answer and reasoning coun
 which is measured behind the stop sequences: text that was never shown costs nothing.
 """
 
+import re
 from collections.abc import Callable, Iterable
 
 from shared.chat.events import Event, ReasoningDelta, TextDelta, TurnEnd
@@ -68,6 +69,7 @@ class StopSequences:
     def __init__(self, sequences: tuple[str, ...]) -> None:
         self.ended = False
         self._sequences = tuple(sorted(sequences, key=len, reverse=True))
+        self._beginnings = re.compile("|".join({re.escape(s[0]) for s in sequences}))
         self._held = ""
 
     def feed(self, event: Event) -> list[Event]:
@@ -75,6 +77,8 @@ class StopSequences:
         if self.ended:
             return []
         if type(event) is TextDelta:
+            if not self._held and self._beginnings.search(event.text) is None:
+                return [event]
             return self._text(self._held + event.text)
         held, self._held = self._held, ""
         return [TextDelta(held), event] if held else [event]
