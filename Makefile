@@ -48,7 +48,7 @@ docs: $(DEVELOPMENT) ## write .env.example and the generated sections of the REA
 
 .PHONY: golden
 golden: $(DEVELOPMENT) ## write the golden files anew; read the difference before you commit it
-	@$(BIN)/python -m tests.golden
+	@$(BIN)/python -m tests.golden_files
 
 .PHONY: bench
 bench: $(DEVELOPMENT) ## the load rig and its report
