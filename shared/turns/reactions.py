@@ -57,7 +57,7 @@ class Reaction(msgspec.Struct, frozen=True):
 # Failures that hit every account alike rest none for more than 5 s (contract.md 4).
 REACTIONS: tuple[tuple[type[GatewayError], Reaction], ...] = (
     (ClientError, Reaction(again=False, reason="client")),
-    (AccountDead, Reaction(counted=False, reason="dead")),  # marked dead where it was learned
+    (AccountDead, Reaction(counted=False, reason="dead")),  # until an operator mends it
     (LoginFailed, Reaction(rest_seconds=5, reason="login")),
     (UpstreamQuota, Reaction(counted=False, reason="quota")),  # rests until the error's own moment
     (UpstreamBlocked, Reaction(reason="blocked")),  # the egress rests, not the account
@@ -109,6 +109,7 @@ def outcome_of(error: GatewayError | None, *, served: bool) -> Outcome:
         # The account did its part when the fault is the caller's.
         ok=isinstance(error, ClientError),
         cooldown=cooldown,
+        dead=error.message if isinstance(error, AccountDead) else "",
         egress_rest=egress_rest,
         token_rejected=isinstance(error, TokenRejected),
         error_code=error.code,

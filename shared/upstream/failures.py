@@ -375,7 +375,7 @@ def _by_status(refusal: Refusal) -> AnyFailure:
         return _token(refusal)
     if status >= 400:
         return _rejected(refusal)
-    if refusal.is_empty:
+    if refusal.is_empty and status < 300:
         return UpstreamEmpty()
     if refusal.codes or refusal.text:
         # A failure under a code nobody has seen: another account may fare better.

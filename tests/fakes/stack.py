@@ -40,6 +40,7 @@ from tests.fakes.redis_server import RedisServer
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
+SETTLE_SECONDS = 3.0
 
 ADMIN_KEY = "sk-admin-key-of-the-tests"
 REGULAR_KEY = "sk-regular-key-of-the-tests"
@@ -387,6 +388,10 @@ class Stack:
 
     async def _revive(self) -> None:
         async with self.store() as store:
+            # What still settles would let an account rest again.
+            settled_by = time.monotonic() + SETTLE_SECONDS
+            while (await store.pool_state()).leases_in_flight and time.monotonic() < settled_by:
+                await asyncio.sleep(0.01)
             for email in self.emails:
                 await store.accounts.reset(email)
                 await store.accounts.set_enabled(email, True)
