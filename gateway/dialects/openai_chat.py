@@ -3,6 +3,8 @@
 Source: OpenAI API reference, chat completions and their streaming events, read 2026-11; fields that
 Qwen's own API adds (`enable_thinking`, `thinking_budget`, `reasoning_content`) as in its reference.
 The error body here also serves every route that belongs to no dialect.
+
+Long because it is one protocol, in its order: request, stream, whole answer, error.
 """
 
 from collections.abc import Callable, Iterator

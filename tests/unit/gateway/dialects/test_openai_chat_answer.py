@@ -15,6 +15,9 @@ from shared.chat.events import (
     Source,
     SourcesFound,
     TextDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
     TurnEnd,
     TurnFailed,
     Usage,
@@ -233,6 +236,20 @@ def test_a_reply_has_exactly_the_shape_of_a_completion() -> None:
         },
     }
     ChatCompletion.model_validate_json(msgspec.json.encode(body), strict=True)
+
+
+def test_a_reply_of_tool_calls_alone_has_null_content() -> None:
+    events: list[Event] = [
+        ToolCallStart(0, "call_1", "now"),
+        ToolCallDelta(0, "{}"),
+        ToolCallEnd(0),
+        TurnEnd("tool_calls"),
+    ]
+    message = reply(events)["choices"][0]["message"]
+    assert message["content"] is None
+    assert message["tool_calls"] == [
+        {"id": "call_1", "type": "function", "function": {"name": "now", "arguments": "{}"}}
+    ]
 
 
 # -- errors: contract, section 4
