@@ -42,8 +42,8 @@ class Call:
 
     @property
     def frames(self) -> list[bytes]:
-        """The answer cut at empty lines; comments included."""
-        return [frame + b"\n\n" for frame in self.body.split(b"\n\n") if frame]
+        """The complete frames that came; comments included."""
+        return [frame + b"\n\n" for frame in self.body.split(b"\n\n")[:-1]]
 
     @property
     def comments(self) -> list[bytes]:
@@ -52,8 +52,8 @@ class Call:
     @property
     def chunks(self) -> list[dict[str, Any]]:
         """The JSON of every `data:` frame but `[DONE]`."""
-        texts = [f[6:-2] for f in self.frames if f.startswith(b"data: ")]
-        return [msgspec.json.decode(text) for text in texts if text != b"[DONE]"]
+        texts = [f[6:-2] for f in self.frames if f.startswith(b"data: ") and f.endswith(b"}\n\n")]
+        return [msgspec.json.decode(text) for text in texts]
 
     @property
     def json(self) -> Any:  # Any: JSON
@@ -61,9 +61,10 @@ class Call:
 
     @property
     def text(self) -> str:
-        """What the assistant said, of either kind of answer."""
+        """What the assistant has said so far, in either kind of answer."""
         if not self.is_stream:
-            return str(self.json["choices"][0]["message"]["content"])
+            whole = self.status == 200 and self.ended_at is not None
+            return str(self.json["choices"][0]["message"]["content"]) if whole else ""
         return "".join(
             choice["delta"].get("content") or ""
             for chunk in self.chunks
@@ -82,7 +83,7 @@ class Call:
 
     @property
     def is_stream(self) -> bool:
-        return self.headers.get("content-type", "").startswith("text/event-stream")
+        return bool(self.headers.get("content-type", "").startswith("text/event-stream"))
 
     @property
     def seconds(self) -> float:
