@@ -31,6 +31,7 @@ class FaultProxy:
     Attributes:
         port: where it listens, the same from `start` to `stop`.
         accepted: connections taken so far.
+        answered_bytes: forwarded so far towards those who connected.
         delay_seconds: how much later each piece comes, in both directions.
         piece_bytes: largest segment of an answer; 0 = as it comes.
     """
@@ -44,6 +45,7 @@ class FaultProxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
         self.accepted = 0
+        self.answered_bytes = 0
         self.delay_seconds = 0.0
         self.piece_bytes = 0
 
@@ -152,6 +154,7 @@ class FaultProxy:
                 await self._flowing.wait()
                 writer.write(chunk[start : start + size])
                 await writer.drain()
+                self.answered_bytes += size if answers else 0
                 if size < len(chunk):
                     await asyncio.sleep(0)  # a segment of its own, as far as the kernel goes
 
