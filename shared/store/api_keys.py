@@ -9,7 +9,6 @@ second, makes them forget it.
 """
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Sequence
 from typing import Final
@@ -17,15 +16,13 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from shared.errors import Conflict, NotFound, StoreUnavailable, Unauthorized
+from shared.errors import Conflict, NotFound, Unauthorized
 from shared.sealing import Sealer
 from shared.store import keys
 from shared.store.connection import Connection
 
-log = logging.getLogger(__name__)
-
 _TAG: Final = keys.api_keys()
-_WATCH_SECONDS = 1.0
+WATCH_SECONDS: Final = 1.0
 _USED_INTERVAL_SECONDS = 60.0
 _CACHED_AT_MOST = 10_000
 _ID_CHARACTERS = 32
@@ -195,17 +192,8 @@ class ApiKeys:
                 return
         raise Conflict("This API key is being changed by somebody else.")
 
-    async def watch(self) -> None:
-        """Runs until cancelled: learns of changes and writes down which keys were used."""
-        while True:
-            try:
-                await self.look()
-            except StoreUnavailable:
-                log.debug("keys not watched: store away")
-            await asyncio.sleep(_WATCH_SECONDS)
-
     async def look(self) -> None:
-        """One round of `watch`.
+        """Learns of changes, writes down which keys were used. The open store does it each second.
 
         Script: api_key_watch.lua
         """

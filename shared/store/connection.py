@@ -131,15 +131,19 @@ class Connection:
         except builtins.TimeoutError as error:
             raise StoreUnavailable from error
 
-    def subscriber(self) -> redis.Redis:
-        """A client of its own for pub/sub: it waits long where the others must not."""
-        return open_client(self._url, timeout_seconds=None)
+    def subscriber(self) -> "Client":
+        """A client of its own for pub/sub: it waits long where the others must not.
+
+        Messages reach every node of a cluster, so any one of them will do.
+        """
+        url = self._url.replace("redis+cluster", "redis", 1)
+        return open_client(url, timeout_seconds=None)
 
     async def close(self) -> None:
         if self._probe is not None:
             self._probe.cancel()
             await asyncio.gather(self._probe, return_exceptions=True)
-        await self._client.aclose()
+        await self._client.close()
 
     async def _run(
         self, script: str, key: str, arguments: tuple[Any, ...], options: dict[str, Any]
@@ -163,11 +167,10 @@ class Connection:
             async with self._slots:
                 if self._away:  # it went away while this call waited for its turn
                     raise StoreUnavailable
-                reply = await self._client.execute_command(  # type: ignore[no-untyped-call]  # redis-py left it untyped
+                reply = await self._client.redis.execute_command(  # type: ignore[no-untyped-call]  # redis-py left it untyped
                     *command, **options
                 )
             ok = True
-            honour_cancellation(cancels)
         except NoScriptError:
             ok = True
             raise
@@ -180,6 +183,7 @@ class Connection:
             raise
         finally:
             self._observe(operation, clock() - started, ok)
+            honour_cancellation(cancels)  # also when the reply is an error: NOSCRIPT is asked again
         return reply
 
     def _open_breaker(self, error: BaseException) -> None:
@@ -193,7 +197,7 @@ class Connection:
             try:
                 # What was connected before may be dead or, worse, owe replies: start afresh.
                 await self._drop_idle_connections()
-                await self._client.execute_command("PING")  # type: ignore[no-untyped-call]  # as above
+                await self._client.redis.execute_command("PING")  # type: ignore[no-untyped-call]  # as above
             except (RedisError, OSError, TimeoutError):
                 honour_cancellation()
                 await asyncio.sleep(PROBE_INTERVAL_SECONDS)
@@ -205,9 +209,22 @@ class Connection:
             return
 
     async def _drop_idle_connections(self) -> None:
-        pool = getattr(self._client, "connection_pool", None)  # a cluster client has one per node
+        # A cluster client has a pool per node and looks after them itself.
+        pool = getattr(self._client.redis, "connection_pool", None)
         if pool is not None:
             await pool.disconnect(inuse_connections=False)
+
+
+class Client:
+    """redis-py's client and what must be closed with it."""
+
+    def __init__(self, client: redis.Redis, *companions: redis.Redis) -> None:
+        self.redis = client
+        self._companions = companions
+
+    async def close(self) -> None:
+        for client in (self.redis, *self._companions):
+            await client.aclose()
 
 
 def cancellations() -> int:
@@ -227,7 +244,7 @@ def honour_cancellation(before: int = 0) -> None:
         raise asyncio.CancelledError
 
 
-def open_client(url: str, *, timeout_seconds: float | None) -> redis.Redis:
+def open_client(url: str, *, timeout_seconds: float | None) -> Client:
     """A client for any URL of `REDIS_URL`; connects when first used.
 
     redis://, rediss://, unix://                        one server
@@ -245,12 +262,11 @@ def open_client(url: str, *, timeout_seconds: float | None) -> redis.Redis:
     if url.startswith("redis+cluster://"):
         # Its client has the same methods as far as we use them.
         cluster: Any = RedisCluster.from_url(url.replace("redis+cluster", "redis", 1), **options)
-        return cluster  # type: ignore[no-any-return]  # see above
-    client: redis.Redis = redis.Redis.from_url(url, **options)
-    return client
+        return Client(cluster)
+    return Client(redis.Redis.from_url(url, **options))
 
 
-def _open_sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
+def _open_sentinel(url: str, options: dict[str, Any]) -> Client:
     parts = urllib.parse.urlsplit(url)
     userinfo, _, hosts = parts.netloc.rpartition("@")
     username, _, password = userinfo.partition(":")
@@ -275,4 +291,4 @@ def _open_sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
     master: redis.Redis = sentinel.master_for(
         service or "mymaster", db=int(db or 0), **credentials, **options
     )
-    return master
+    return Client(master, *sentinel.sentinels)  # redis-py leaves its sentinels open (tried)

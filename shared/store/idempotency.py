@@ -23,7 +23,7 @@ from shared.store.connection import Connection
 
 ANSWER_TTL_SECONDS: Final = 24 * 3600
 LARGEST_ANSWER_BYTES: Final = 4 * 1024 * 1024
-_RUN_TTL_SECONDS: Final = 30.0
+RUN_TTL_SECONDS: Final = 30.0
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -71,7 +71,7 @@ class Idempotency:
         name = keys.idempotent(owner, hashlib.sha256(key.encode()).hexdigest()[:32])
         token = secrets.token_hex(8)
         reply = await self._connection.run_bytes(
-            "idempotency_begin", name, body_hash, token, int(_RUN_TTL_SECONDS * 1000)
+            "idempotency_begin", name, body_hash, token, int(RUN_TTL_SECONDS * 1000)
         )
         match reply:
             case [b"run"]:
@@ -106,7 +106,7 @@ class Idempotency:
     async def extend_all(self) -> None:
         """The runs of this process live on."""
         for run in list(self._running.values()):
-            await self._end(run, b"", int(_RUN_TTL_SECONDS * 1000))
+            await self._end(run, b"", int(RUN_TTL_SECONDS * 1000))
 
     async def _end(self, run: Run, answer: bytes, ttl_ms: int) -> int:
         done: int = await self._connection.run(

@@ -270,7 +270,8 @@ class Leases:
                 reply = await self._try(capability, token, wait_ms=wait_ms, tried=tried)
                 if isinstance(reply, Lease) or reply[0] != "wait":
                     return reply
-                await woken.wait(min(left, _LOOK_AGAIN_SECONDS, _seconds(reply[1])))
+                pause = min(left, _LOOK_AGAIN_SECONDS, _seconds(reply[1]))
+                await self._waiters.sleep(woken, pause)
         return reply
 
     def _new_token(self) -> str:

@@ -70,7 +70,7 @@ def check_head(name: str, source: str) -> None:
         if not line.startswith("--"):
             break
         head.append(line)
-    if not head or not re.match(r"-- [A-Z`]", head[0]):
+    if not head or not re.match(r"-- [A-Z][a-z ]", head[0]):
         raise ScriptError(f"{name}: the first line says in a sentence what the script does")
     if not any(line.startswith("-- returns ") for line in head):
         raise ScriptError(f"{name}: the head does not say what it returns")

@@ -8,6 +8,7 @@ Knows: which part gets what from the settings. Does not know: who uses the parts
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final, Self
 
@@ -18,10 +19,10 @@ from shared.sealing import Sealer
 from shared.settings import Settings
 from shared.store import keys
 from shared.store.accounts import STATES, Accounts, State
-from shared.store.api_keys import ApiKeys
+from shared.store.api_keys import WATCH_SECONDS, ApiKeys
 from shared.store.cache import Cache
 from shared.store.connection import Connection, Observe, observe_nothing
-from shared.store.idempotency import Idempotency
+from shared.store.idempotency import RUN_TTL_SECONDS, Idempotency
 from shared.store.leases import Leases
 from shared.store.limits import Limits
 from shared.store.logins import Logins
@@ -29,8 +30,6 @@ from shared.store.logins import Logins
 log = logging.getLogger(__name__)
 
 SCHEMA: Final = 1
-# A third of the life of an idempotent run.
-_KEEP_AT_LEAST_EVERY_SECONDS = 10.0
 
 
 class SchemaTooNew(RuntimeError):
@@ -73,7 +72,7 @@ class Store:
         self.limits = Limits(self.connection)
         self.cache = Cache(self.connection)
         self.idempotency = Idempotency(self.connection)
-        self._keep_seconds = settings.lease_ttl_seconds / 3
+        self._lease_seconds = settings.lease_ttl_seconds / 3
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
@@ -87,8 +86,9 @@ class Store:
         except StoreUnavailable:
             log.warning("store away at start")
         self._tasks = [
-            asyncio.create_task(self._keep(), name="store-keep"),
-            asyncio.create_task(self.api_keys.watch(), name="store-api-keys"),
+            _repeat("leases", self._lease_seconds, self.leases.extend_all),
+            _repeat("runs", RUN_TTL_SECONDS / 3, self.idempotency.extend_all),
+            _repeat("api keys", WATCH_SECONDS, self.api_keys.look),
         ]
 
     async def close(self) -> None:
@@ -126,16 +126,6 @@ class Store:
         *counts, in_flight = await self.connection.run("pool_state", keys.POOL)
         return PoolState(dict(zip(STATES, counts, strict=True)), in_flight)
 
-    async def _keep(self) -> None:
-        """What this process holds lives on: extended at a third of its life, at most every 10 s."""
-        while True:
-            await asyncio.sleep(min(self._keep_seconds, _KEEP_AT_LEAST_EVERY_SECONDS))
-            try:
-                await self.leases.extend_all()
-                await self.idempotency.extend_all()
-            except StoreUnavailable:
-                log.warning("leases not extended", extra={"leases": self.leases.held})
-
     async def _check_schema(self) -> None:
         await self.connection.ask("schema", "SET", keys.schema(), SCHEMA, "NX")
         found = int(await self.connection.ask("schema", "GET", keys.schema()))
@@ -143,3 +133,20 @@ class Store:
             raise SchemaTooNew(
                 f"the database has layout {found}, this gateway knows {SCHEMA}: start a newer one"
             )
+
+
+def _repeat(name: str, seconds: float, step: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
+    """A task that does `step` every so often until it is cancelled, whatever becomes of a step."""
+
+    async def forever() -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await step()
+            except StoreUnavailable:
+                log.debug("not kept up: store away", extra={"what": name})
+            except Exception:
+                # Leases must not lapse under running streams because one step had a bug.
+                log.exception("not kept up", extra={"what": name})
+
+    return asyncio.create_task(forever(), name=f"store {name}")

@@ -60,7 +60,7 @@ class Subscriber:
 
     async def _listen(self) -> None:
         client = self._connection.subscriber()
-        pubsub = client.pubsub()
+        pubsub = client.redis.pubsub()
         try:
             await pubsub.subscribe(self._channel)
             honour_cancellation()
@@ -72,4 +72,4 @@ class Subscriber:
                     self._receive(message["data"])
         finally:
             await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py left it untyped
-            await client.aclose()
+            await client.close()

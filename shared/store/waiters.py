@@ -11,12 +11,15 @@ places.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
 
 from shared.errors import StoreUnavailable
 from shared.store import keys
 from shared.store.connection import Connection
 from shared.store.subscriber import Subscriber
+
+log = logging.getLogger(__name__)
 
 _BEAT_SECONDS = 1.0
 
@@ -68,12 +71,16 @@ class Waiters:
         """
         woken = self._waiting[token] = Woken()
         try:
-            if self._beats is None:
-                self._beats = asyncio.create_task(self._beat_forever(), name="store-waiters")
+            self._keep_beating()
             await self._subscriber.start()
             yield woken
         finally:
             del self._waiting[token]
+
+    async def sleep(self, woken: Woken, seconds: float) -> None:
+        """Returns when `woken`, at the latest after so long."""
+        self._keep_beating()
+        await woken.wait(seconds)
 
     async def close(self) -> None:
         if self._beats is not None:
@@ -92,6 +99,17 @@ class Waiters:
         else:
             self._unknown(token)
 
+    def _keep_beating(self) -> None:
+        if self._beats is None or self._beats.done():
+            self._beats = asyncio.create_task(self._beat_forever(), name="store-waiters")
+            self._beats.add_done_callback(self._beats_ended)
+
+    def _beats_ended(self, task: "asyncio.Task[None]") -> None:
+        """Whatever ended the beats, nobody sleeps on: each looks for himself, they begin again."""
+        if not task.cancelled() and task.exception() is not None:
+            log.error("beats of the waiters ended", exc_info=task.exception())
+        self._wake(None)
+
     async def _beat_forever(self) -> None:
         while self._waiting:
             try:
@@ -105,6 +123,4 @@ class Waiters:
                 self._wake(token)
             pause = _BEAT_SECONDS if next_ms < 0 else min(_BEAT_SECONDS, next_ms / 1000)
             await asyncio.sleep(max(pause, 0.002))
-        self._beats = None
-        if not self._waiting:
-            await self._subscriber.stop()
+        await self._subscriber.stop()

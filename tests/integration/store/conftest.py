@@ -6,6 +6,8 @@ import msgspec
 import pytest
 
 from shared.settings import Settings
+from shared.store import keys
+from shared.store.connection import Connection
 from shared.store.store import Store
 from tests.fakes.redis_server import own_redis, redis_server, redis_url
 
@@ -35,6 +37,32 @@ async def open_store(settings: Settings) -> AsyncIterator[OpenStore]:
     yield open_one
     for store in stores:
         await store.close()
+    await check_keys(settings)
+
+
+async def check_keys(settings: Settings) -> None:
+    """Whatever a test left behind: every key is one of `keys.py`, of its type, and mortal unless
+    it is kept."""
+    connection = Connection(settings.redis_url)
+    cursor = "0"
+    while True:
+        cursor, names = await connection.ask("scan", "SCAN", cursor, "COUNT", 1000)
+        for name in names:
+            if not name.startswith("test:"):
+                await check_key(connection, name)
+        if int(cursor) == 0:
+            break
+    await connection.close()
+
+
+async def check_key(connection: Connection, name: str) -> None:
+    key = keys.find(name)
+    assert key is not None, name
+    if key is keys.account and not name.endswith("0@example.org"):
+        return  # ten thousand times the same
+    assert await connection.ask("type", "TYPE", name) in (key.type, "none"), name
+    mortal = await connection.ask("ttl", "PTTL", name) != -1
+    assert mortal != key.kept, f"{name} is {'mortal' if mortal else 'immortal'}"
 
 
 @pytest.fixture
