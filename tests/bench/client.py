@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 # Longest silence of an answer, keep-alive comments aside, before the client gives up.
 SILENCE_SECONDS = 60.0
+# `Answer.error` when nobody listens.
+REFUSED = "connection refused"
 
 State = Literal["head", "sized", "chunk_head", "chunk", "chunk_end", "trailer", "until_close"]
 
@@ -103,6 +105,10 @@ class Connection(asyncio.Protocol):
     def busy(self) -> bool:
         return self._answer is not None
 
+    def answers(self, done: "asyncio.Future[Answer]") -> bool:
+        """Whether the answer that `done` waits for is still under way here."""
+        return self._done is done
+
     def ask(self, request: bytes) -> "asyncio.Future[Answer]":
         """Send a request; the future is resolved with its answer, whole or not."""
         assert self._transport is not None
@@ -116,8 +122,9 @@ class Connection(asyncio.Protocol):
 
     def abort(self, reason: str) -> None:
         """Leave: the peer sees the connection end."""
-        if self._transport is not None:
-            self._transport.abort()
+        transport, self._transport = self._transport, None  # so that nobody takes it as idle
+        if transport is not None:
+            transport.abort()
         self._end(time.monotonic(), reason)
 
     # -- asyncio
@@ -287,14 +294,16 @@ class Client:
         connection = await self._connected()
         if connection is None:
             answer = Answer(time.monotonic())
-            answer.finish(time.monotonic(), "connection refused")
+            answer.finish(time.monotonic(), REFUSED)
             return answer
         if self._watch is None:
             self._look()
+        done = connection.ask(request)
         try:
-            return await connection.ask(request)
+            return await done
         except asyncio.CancelledError:
-            connection.abort("left")
+            if connection.answers(done):  # else its answer came just now, and another may ask
+                connection.abort("left")
             raise
 
     def take_back(self, connection: Connection) -> None:

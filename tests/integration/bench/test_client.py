@@ -107,9 +107,11 @@ async def test_a_cancelled_request_leaves_as_a_client_does() -> None:
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
+        peer.says = SIZED
+        assert (await client.ask(client.request("GET", "/"))).body == b"ok", "not the one it left"
+        assert peer.connections == 2
         async with asyncio.timeout(2):
             await peer.left.wait()
-        assert not client.connections
 
 
 def test_a_frame_has_come_when_its_last_byte_has() -> None:
