@@ -28,6 +28,7 @@ from shared.chat.events import (
     ToolCallStart,
     TurnEnd,
     TurnFailed,
+    TurnStart,
     Usage,
 )
 from shared.chat.request import (
@@ -523,7 +524,7 @@ class ChunkWriter:
             case ToolCallDelta(index, arguments):
                 call = _CalledTool(_CalledFunction(arguments), index)
                 return self._enter("open") + self._frame.delta(_Delta(tool_calls=[call]))
-            case ToolCallEnd():
+            case TurnStart() | ToolCallEnd():
                 return b""
             case TurnEnd(reason, usage):
                 return self._end(_FINISH_REASONS[reason], usage or Usage())

@@ -20,6 +20,7 @@ from shared.chat.events import (
     ToolCallStart,
     TurnEnd,
     TurnFailed,
+    TurnStart,
     Usage,
 )
 from shared.errors import GatewayError
@@ -29,6 +30,7 @@ class ReplyToolCall(msgspec.Struct):
     call_id: str
     name: str
     arguments: str = ""
+    custom: bool = False
 
 
 class Reply(msgspec.Struct):
@@ -64,11 +66,11 @@ class Collector:
                 self._reply.sources.extend(sources)
             case MediaReady(kind, url):
                 self._reply.media.append((kind, url))
-            case ToolCallStart(index, call_id, name):
-                self._calls[index] = (ReplyToolCall(call_id, name), [])
+            case ToolCallStart(index, call_id, name, custom):
+                self._calls[index] = (ReplyToolCall(call_id, name, custom=custom), [])
             case ToolCallDelta(index, arguments):
                 self._calls[index][1].append(arguments)
-            case ToolCallEnd():
+            case TurnStart() | ToolCallEnd():
                 pass
             case TurnEnd(reason, usage, stop_sequence):
                 self._reply.reason = reason
@@ -84,7 +86,7 @@ class Collector:
         self._reply.text = "".join(self._text)
         self._reply.reasoning = "".join(self._reasoning)
         self._reply.tool_calls = [
-            ReplyToolCall(call.call_id, call.name, "".join(pieces))
+            msgspec.structs.replace(call, arguments="".join(pieces))
             for _, (call, pieces) in sorted(self._calls.items())
         ]
         return self._reply

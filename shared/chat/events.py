@@ -1,7 +1,7 @@
 """The neutral events of a chat turn.
 
-Upstream → events → dialect. A turn is a sequence of events that ends with exactly one `TurnEnd` or
-`TurnFailed`, always last. Annotate with the union `Event`, close every `match` with
+Upstream → events → dialect. A turn is a sequence of events: `TurnStart` first, exactly one
+`TurnEnd` or `TurnFailed`, always last. Annotate with the union `Event`, close every `match` with
 `assert_never`: the type checker then finds the writer that forgot one.
 
 Add an event only when two dialects can express it; otherwise it is text.
@@ -36,6 +36,15 @@ class Usage(msgspec.Struct, frozen=True):
     counted: bool = False
 
 
+class TurnStart(msgspec.Struct, frozen=True):
+    """The upstream has begun to answer: the first event of every turn.
+
+    `usage` = what it told with its first frame; its input tokens are final, its output is not.
+    """
+
+    usage: Usage | None = None
+
+
 class ReasoningDelta(msgspec.Struct, frozen=True):
     text: str
 
@@ -62,13 +71,16 @@ class MediaReady(msgspec.Struct, frozen=True):
 
 
 class ToolCallStart(msgspec.Struct, frozen=True):
+    """`custom`: the deltas that follow are free text, not JSON."""
+
     index: int
     call_id: str
     name: str
+    custom: bool = False
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True):
-    """A piece of the arguments; joined, they are one JSON text."""
+    """A piece of the arguments; joined, they are one JSON text (or a custom tool's free text)."""
 
     index: int
     arguments: str
@@ -94,7 +106,8 @@ class TurnFailed(msgspec.Struct, frozen=True):
 
 
 Event = (
-    ReasoningDelta
+    TurnStart
+    | ReasoningDelta
     | TextDelta
     | SourcesFound
     | MediaReady

@@ -30,11 +30,12 @@ class MediaPart(msgspec.Struct, frozen=True, tag="media"):
 
 
 class ToolCallPart(msgspec.Struct, frozen=True, tag="tool_call"):
-    """`arguments` is the JSON text as the model wrote it."""
+    """`arguments` is the JSON text as the model wrote it; of a custom tool, its free text."""
 
     call_id: str
     name: str
     arguments: str
+    custom: bool = False
 
 
 class ToolResultPart(msgspec.Struct, frozen=True, tag="tool_result"):
@@ -53,11 +54,35 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """`schema` = the JSON Schema of the arguments, as JSON bytes."""
+    """A tool the caller executes.
+
+    A `function` takes one JSON object, `schema` = its JSON Schema as JSON bytes. A `custom` tool
+    takes free text; `grammar` = what the text must look like, shown to the model as it is.
+    """
 
     name: str
     description: str = ""
     schema: msgspec.Raw = msgspec.Raw(b"{}")
+    kind: Literal["function", "custom"] = "function"
+    grammar: str = ""
+
+
+class ToolChoice(msgspec.Struct, frozen=True):
+    """`named`: just the tool `name`, and at least once."""
+
+    mode: Literal["auto", "none", "required", "named"] = "auto"
+    name: str = ""
+
+
+class OutputFormat(msgspec.Struct, frozen=True):
+    """The answer's text is one JSON document; with a `schema` one that validates against it.
+
+    `strict`: an answer that doesn't, after one repeat, is an error and never shown.
+    """
+
+    schema: msgspec.Raw | None = None
+    name: str = ""
+    strict: bool = False
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,4 +104,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: int | None = None
     stop_sequences: tuple[str, ...] = ()
     tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    parallel_tool_calls: bool = True
+    output_format: OutputFormat | None = None
     ignored: tuple[str, ...] = ()

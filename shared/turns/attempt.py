@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from shared.chat.events import Event, ReasoningDelta, TextDelta, TurnEnd, TurnFailed
+from shared.chat.events import Event, ReasoningDelta, TextDelta, TurnEnd, TurnFailed, TurnStart
 from shared.errors import GatewayError, TokenRejected, UpstreamSilent
 from shared.store.leases import Lease
 from shared.turns import tokens
@@ -202,6 +202,7 @@ class Attempt:
             ended = False
         if not self._begun:
             self._begin()
+            events.insert(0, TurnStart(self._decoder.usage))
         await self._emit(events)
         return ended
 
@@ -211,8 +212,12 @@ class Attempt:
             self._turns.own(self._turns.store.leases.prove(self._lease))
 
     async def _with_usage(self, end: TurnEnd) -> TurnEnd:
+        told = end.usage or self._decoder.usage
+        if told is not None and self._generating:
+            # Ended by us: what the upstream wrote beyond the limit was never shown.
+            told = msgspec.structs.replace(told, output_tokens=0)
         usage = await usage_of(
-            end.usage or self._decoder.usage,
+            told,
             model=self._turn.variant.model_id,
             prompt=self._prompt,
             output="".join(self._output),
