@@ -43,6 +43,8 @@ RESPAWN_FIRST_SECONDS: Final = 0.5
 RESPAWN_LAST_SECONDS: Final = 10.0
 # A worker that lived this long had no trouble starting: its next crash counts as the first.
 SETTLED_SECONDS: Final = 30.0
+# How often the memory of the workers is looked at.
+RSS_LOOK_SECONDS = 10
 
 _LOOK_SECONDS = 0.1
 # Requests one process holds open at once. Streams are long and cheap; a limit near the default (the
@@ -85,6 +87,7 @@ class Server(MPServer):
             backlog=_BACKLOG,
             backpressure=_OPEN_REQUESTS,
             workers_max_rss=settings.worker_max_memory_mb,
+            rss_sample_interval=RSS_LOOK_SECONDS,
             respawn_failed_workers=True,
             log_dictconfig=dict(_LOG_CONFIG),
         )

@@ -59,6 +59,18 @@ JOBS: Final[dict[str, Job]] = {
 }
 
 
+def name_of(path: str) -> str:
+    """The name under which a dotted path is in the table.
+
+    Raises:
+        LookupError: it isn't.
+    """
+    for name, job in JOBS.items():
+        if job.path == path:
+            return name
+    raise LookupError(f"{path} is no job of the table in shared/jobs.py")
+
+
 def step(job: str, step_id: str, *arguments: str) -> Step:
     """A step of a job of the table; the same id is the same step."""
     claim_seconds = JOBS[job].claim_seconds

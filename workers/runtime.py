@@ -75,12 +75,13 @@ def job(
     run: Callable[Concatenate[Resources, P], Awaitable[None]],
 ) -> Callable[Concatenate[str, P], None]:
     """Make a coroutine function the job RQ calls: `(step id, *ids)`; RQ wants a plain function."""
-    name = run.__module__.removeprefix("workers.")
+    path = f"{run.__module__}.{run.__name__}"
 
     @functools.wraps(run)
     def perform(step_id: str, /, *arguments: P.args, **named: P.kwargs) -> None:
         if _settings is None:
             raise RuntimeError("workers.runtime.configure was not called")
+        name = jobs.name_of(path)
         with context(job=name, step=step_id):
             asyncio.run(_perform(_settings, name, step_id, run, *arguments, **named))
 

@@ -51,7 +51,11 @@ class Supervisor:
         self._queues = JobQueues(open_rq_connection(settings.redis_url))
 
     async def run(self) -> None:
-        """Until SIGTERM or SIGINT; job processes have then finished their steps."""
+        """Until SIGTERM or SIGINT; job processes have then finished their steps.
+
+        Raises:
+            Exception: whatever stopped the clock.
+        """
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -63,12 +67,17 @@ class Supervisor:
         for child in children:
             await child.start()
         clock = asyncio.create_task(self._tick_for_ever(), name="clock")
-        await stop.wait()
-        clock.cancel()
-        await asyncio.gather(clock, return_exceptions=True)
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({stopped, clock}, return_when=asyncio.FIRST_COMPLETED)
+        ended_by_itself = clock.done()
+        for task in (stopped, clock):
+            task.cancel()
+        await asyncio.gather(stopped, clock, return_exceptions=True)
         stops = [child.stop(signal.SIGTERM, grace_seconds=STOP_SECONDS) for child in children]
         await asyncio.gather(*stops)
         await self._connection.close()
+        if ended_by_itself:
+            await clock  # a fault of ours: say so and be started again, rather than stand still
 
     async def _tick_for_ever(self) -> None:
         away = False
