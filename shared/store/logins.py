@@ -4,7 +4,7 @@ Knows: who may log in, when, and whose result counts. Does not know: how to log 
 
     claim → FreshToken   use it
           → Wait         another one logs in (or the next free slot is far): come back
-          → Claim        log in after `start_in_ms`, then `store` or `fail` with its fence
+          → Claim        log in after `start_in_ms`, then `store`, `fail` or `give_up`
 
 A fence is a number that only grows. `store` with a fence lower than the account's highest is
 refused: a claimer that was frozen past its time can't overwrite what its successor got.
@@ -210,6 +210,8 @@ class Logins:
     ) -> bool:
         """The login failed: all who wait for it hear `reason`; returns False for a stale claim.
 
+        Without `dead` and pause the next of those who wait logs in at once.
+
         Args:
             dead: the account can't log in until an operator mends it.
             pause_seconds: otherwise, how long it rests and nobody tries again.
@@ -226,6 +228,18 @@ class Logins:
             self._concurrency,
         )
         return bool(noted)
+
+    async def give_up(self, claim: Claim) -> bool:
+        """Nobody logs in under this claim any more, and nothing was learned: its caller has left.
+
+        Whoever waits claims at once. Returns False for a stale claim.
+
+        Script: login_give_up.lua
+        """
+        given_up = await self._connection.run(
+            "login_give_up", keys.POOL, claim.account, claim.fence
+        )
+        return bool(given_up)
 
     async def close(self) -> None:
         await self._subscriber.stop()

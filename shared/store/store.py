@@ -85,6 +85,7 @@ class Store:
             await self._check_schema()
         except StoreUnavailable:
             log.warning("store away at start")
+        self.connection.on_return(self._check_schema_later)
         self._tasks = [
             _repeat("leases", self._lease_seconds, self.leases.extend_all),
             _repeat("runs", RUN_TTL_SECONDS / 3, self.idempotency.extend_all),
@@ -125,6 +126,19 @@ class Store:
         """
         *counts, in_flight = await self.connection.run("pool_state", keys.POOL)
         return PoolState(dict(zip(STATES, counts, strict=True)), in_flight)
+
+    def _check_schema_later(self) -> None:
+        """What has come back may be empty, or another database than the one that went."""
+        self._tasks = [task for task in self._tasks if not task.done()]
+        self._tasks.append(asyncio.create_task(self._check_what_came_back(), name="store schema"))
+
+    async def _check_what_came_back(self) -> None:
+        try:
+            await self._check_schema()
+        except SchemaTooNew:
+            log.exception("the store came back newer than this gateway")
+        except StoreUnavailable:
+            log.debug("store away again")
 
     async def _check_schema(self) -> None:
         await self.connection.ask("schema", "SET", keys.schema(), SCHEMA, "NX")

@@ -8,6 +8,7 @@ import pytest
 
 from shared.errors import NoAccount, StoreUnavailable, Unauthorized
 from shared.settings import Settings
+from shared.store import keys
 from shared.store.connection import (
     ADMISSION_BUDGET_SECONDS,
     MAX_CONNECTIONS,
@@ -180,6 +181,11 @@ async def test_a_store_opens_while_redis_is_away_and_works_once_it_is_there(
         await until(back, seconds=3)
         assert not (await store.pool_state()).any_usable
 
+        async def marked() -> bool:
+            return await store.connection.ask("schema", "GET", keys.schema()) == str(SCHEMA)
+
+        await until(marked, seconds=1)
+
 
 async def test_keys_while_redis_is_away(own_redis: RedisServer, own_store: Store) -> None:
     cached = (await own_store.api_keys.create("cached")).key
@@ -235,7 +241,7 @@ async def test_the_admission_budget_ends_what_takes_too_long(own_store: Store) -
 
 
 async def test_a_newer_layout_is_refused_at_the_start(own_store: Store) -> None:
-    await own_store.connection.ask("schema", "SET", "gw:{pool}:schema", SCHEMA + 1)
+    await own_store.connection.ask("schema", "SET", keys.schema(), SCHEMA + 1)
     await own_store.close()
     with pytest.raises(SchemaTooNew, match="newer"):
         await own_store.open()

@@ -122,6 +122,19 @@ async def test_others_wait_while_one_logs_in_and_hear_of_its_failure(store: Stor
         await store.leases.acquire("chat")
 
 
+async def test_a_login_that_was_given_up_is_the_next_ones_at_once(store: Store) -> None:
+    await store.accounts.add_missing(entries(1))
+    claim = await claim_of(store)
+    waiter = asyncio.create_task(store.logins.claim_or_wait(email(0), wait_seconds=10))
+    await asyncio.sleep(0.05)
+    assert await store.logins.give_up(claim)
+    successor = await asyncio.wait_for(waiter, 0.9)
+    assert isinstance(successor, Claim)
+    assert not await store.logins.give_up(claim)  # it is the successor's now
+    assert isinstance(await store.logins.claim(email(0)), Wait)
+    assert (await store.accounts.get(email(0))).last_error is None
+
+
 async def test_a_wrong_password_makes_the_account_dead_until_it_is_mended(store: Store) -> None:
     await store.accounts.add_missing(entries(1))
     claim = await claim_of(store)
