@@ -235,5 +235,7 @@ class Attempt:
                     )
             except (TimeoutError, GatewayError) as failure:
                 log.info("stop was not confirmed", extra={"error": type(failure).__name__})
-        outcome = outcome_of(error, served=self._begun)
+        outcome = outcome_of(
+            error, served=self._begun, prompt_characters=len(self._prompt)
+        )
         await self._turns.store.leases.release(self._lease, outcome)
