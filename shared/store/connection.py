@@ -122,6 +122,8 @@ class Connection:
     async def admission(self) -> AsyncIterator[None]:
         """One budget of 1.5 s for everything a new request asks of Redis inside this block.
 
+        Waiting for a busy account doesn't belong inside: `Leases.lend` hears of an outage itself.
+
         Raises:
             StoreUnavailable: the budget is spent.
         """

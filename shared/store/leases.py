@@ -20,55 +20,40 @@ from shared.errors import AccountsExhausted, NoAccount, StoreUnavailable, Upstre
 from shared.sealing import SealBroken, Sealer
 from shared.store import keys
 from shared.store.connection import Connection, Reply
+from shared.store.outcome import (
+    COMMON_FAILURE_CAP_SECONDS,
+    NOTHING_LEARNED,
+    QUOTA,
+    SERVED,
+    Cooldown,
+    EgressRest,
+    Outcome,
+    facts_of,
+)
 from shared.store.waiters import Waiters
+
+__all__ = [
+    "CAPABILITIES",
+    "COMMON_FAILURE_CAP_SECONDS",
+    "NOTHING_LEARNED",
+    "QUOTA",
+    "SERVED",
+    "Capability",
+    "Cooldown",
+    "EgressRest",
+    "Lease",
+    "Leases",
+    "Outcome",
+]
 
 log = logging.getLogger(__name__)
 
 Capability = Literal["chat", "image", "video"]
 CAPABILITIES: Final[tuple[Capability, ...]] = ("chat", "image", "video")
 
-# The one reason that makes `AccountsExhausted` (429) of "nothing can be lent" instead of NoAccount.
-QUOTA: Final = "quota"
-# Failures that hit every account alike rest none of them longer than this (contract section 4).
-COMMON_FAILURE_CAP_SECONDS: Final = 5.0
-
 # A waiter looks again by itself after so long, to learn that waiting has become pointless.
 _LOOK_AGAIN_SECONDS = 5.0
 _RECLAIM_AT_ONCE = 500
-
-
-class Cooldown(msgspec.Struct, frozen=True, kw_only=True):
-    """How long an account rests: `seconds`, doubled with every failed probe up to `cap_seconds`,
-    or `until` a moment (epoch seconds), which nothing doubles."""
-
-    reason: str
-    seconds: float = 0
-    until: float | None = None
-    cap_seconds: float = 0
-    every_capability: bool = False
-
-
-class EgressRest(msgspec.Struct, frozen=True):
-    """The firewall refused this egress address: it rests, its accounts are not to blame."""
-
-    seconds: float
-    reason: str = "firewall"
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request told about its account. The default tells nothing (a client that left)."""
-
-    ok: bool = False
-    cooldown: Cooldown | None = None
-    dead: str = ""
-    token_rejected: bool = False
-    egress_rest: EgressRest | None = None
-    error_code: str = ""
-    error_message: str = ""
-
-
-SERVED: Final = Outcome(ok=True)
-NOTHING_LEARNED: Final = Outcome()
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,7 +175,7 @@ class Leases:
         Script: lease_release.lua
         """
         self._held.pop(lease.token, None)
-        facts = _facts(lease, outcome)
+        facts = facts_of(outcome, token_version=lease.token_version)
         try:
             released = await self._release(lease.token, "1" if outcome.ok else "", facts)
         except (StoreUnavailable, asyncio.CancelledError):
@@ -397,28 +382,3 @@ def _refusal(
             f"All accounts were busy for {waited_seconds:g} s.", retry_after_seconds=retry_after
         )
     return NoAccount(retry_after_seconds=retry_after)
-
-
-def _facts(lease: Lease, outcome: Outcome) -> str:
-    """The facts for lease_release.lua as JSON, '' when there are none (the usual case)."""
-    facts: dict[str, object] = {}
-    if outcome.cooldown is not None:
-        facts["cooldown"] = _cooldown_fact(outcome.cooldown)
-    if outcome.dead:
-        facts["dead"] = outcome.dead
-    if outcome.token_rejected:
-        facts["token_rejected"] = lease.token_version
-    if outcome.egress_rest is not None:
-        rest = outcome.egress_rest
-        facts["rest"] = {"ms": max(1, int(rest.seconds * 1000)), "reason": rest.reason}
-    if outcome.error_code:
-        facts["error"] = {"code": outcome.error_code, "message": outcome.error_message}
-    return msgspec.json.encode(facts).decode() if facts else ""
-
-
-def _cooldown_fact(cooldown: Cooldown) -> dict[str, object]:
-    fact: dict[str, object] = {"reason": cooldown.reason, "all": cooldown.every_capability}
-    if cooldown.until is not None:
-        return {**fact, "until_ms": int(cooldown.until * 1000)}
-    ms, cap_ms = int(cooldown.seconds * 1000), int(cooldown.cap_seconds * 1000)
-    return {**fact, "ms": max(1, ms), "cap_ms": max(1, ms, cap_ms)}

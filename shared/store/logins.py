@@ -15,10 +15,11 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import AccountDead, LoginFailed, NoAccount, NotFound
+from shared.errors import AccountDead, LoginFailed, NoAccount, NotFound, UpstreamBlocked
 from shared.sealing import Sealer
 from shared.store import keys
 from shared.store.connection import Connection
+from shared.store.outcome import EgressRest, rest_fact
 from shared.store.subscriber import Subscriber
 from shared.store.waiters import Woken
 
@@ -93,6 +94,7 @@ class Logins:
         Raises:
             AccountDead: it can't log in until an operator mends it.
             LoginFailed: its last login failed a moment ago; `retry_after_seconds` is the pause.
+            UpstreamBlocked: its egress address rests, the firewall refuses it.
             NoAccount: it is disabled.
             NotFound: it was deleted.
             StoreUnavailable: Redis did not answer.
@@ -130,6 +132,8 @@ class Logins:
                 return Wait(milliseconds, spaced=True)
             case ["refused", reason, milliseconds]:
                 raise LoginFailed(reason, retry_after_seconds=max(1, milliseconds / 1000))
+            case ["blocked", milliseconds]:
+                raise UpstreamBlocked(retry_after_seconds=max(1, milliseconds / 1000))
             case ["dead", reason]:
                 raise AccountDead(reason or None)
             case ["disabled"]:
@@ -207,6 +211,7 @@ class Logins:
         reason: str,
         dead: bool = False,
         pause_seconds: float = 0,
+        egress_rest: EgressRest | None = None,
     ) -> bool:
         """The login failed: all who wait for it hear `reason`; returns False for a stale claim.
 
@@ -215,6 +220,7 @@ class Logins:
         Args:
             dead: the account can't log in until an operator mends it.
             pause_seconds: otherwise, how long it rests and nobody tries again.
+            egress_rest: the firewall refused the egress address: it rests, not the account.
         """
         noted = await self._connection.run(
             "login_fail",
@@ -226,6 +232,7 @@ class Logins:
             "1" if dead else "",
             int(pause_seconds * 1000),
             self._concurrency,
+            rest_fact(egress_rest),
         )
         return bool(noted)
 

@@ -49,14 +49,7 @@ if ARGV[5] ~= '' then
     redis.call('HSET', key, 'error_at', math.floor(now / 1000), 'error_code', facts.error.code,
       'error_message', facts.error.message)
   end
-  if facts.rest then
-    local till = now + facts.rest.ms
-    if till > rest_until(a.egress) then
-      redis.call('SET', K_REST .. a.egress, string.format('%d:%s', till, facts.rest.reason),
-        'PX', facts.rest.ms)
-      list_egress(a.egress)
-    end
-  end
+  if facts.rest then rest_egress(a.egress, facts.rest, now) end
   recount = true
 end
 place(a, limit)

@@ -9,7 +9,7 @@
 -- returns fresh: {'fresh', token, token_expires_at, token_version}
 -- returns claim: {'claim', fence, ms until the login may start, password, proxy, cookies, egress}
 -- returns wait: {'wait', ms}: another one logs in; {'later', ms}: no slot within the patience
--- returns no: {'refused', reason, ms}: the last login failed; {'dead', reason}; {'disabled'}; {'missing'}
+-- returns no: {'refused', reason, ms}: the last login failed; {'blocked', ms}: its egress rests; {'dead', reason}; {'disabled'}; {'missing'}
 local id = ARGV[1]
 local key = K_ACCOUNT .. id
 local f = redis.call('HMGET', key, 'state', 'enabled', 'token', 'token_expires_at', 'token_version',
@@ -26,6 +26,8 @@ local under_way = redis.call('PTTL', K_LOGIN .. id)
 if under_way > 0 then return {'wait', under_way} end
 local refused = redis.call('GET', K_LOGIN_REFUSED .. id)
 if refused then return {'refused', refused, redis.call('PTTL', K_LOGIN_REFUSED .. id)} end
+local rest = redis.call('PTTL', K_REST .. f[10])
+if rest > 0 then return {'blocked', rest} end
 
 local slot = math.max(now, tonumber(redis.call('GET', K_LOGIN_SLOT .. f[10]) or 0))
 if slot - now > tonumber(ARGV[6]) then return {'later', slot - now} end

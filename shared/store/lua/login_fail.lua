@@ -8,6 +8,7 @@
 -- ARGV[5] dead: 1 when the account can't log in until an operator mends it
 -- ARGV[6] pause: no further login of this account for so long, ms; the account rests meanwhile
 -- ARGV[7] limit: leases per account unless it has its own limit
+-- ARGV[8] rest: '' or JSON {ms, reason}: the firewall refused the egress, the account is not to blame
 -- returns noted: 1
 -- returns refused: 0 when the fence is lower than the account's, or the account is gone
 local id = ARGV[1]
@@ -30,6 +31,7 @@ elseif pause > 0 then
   end
   write_cooldowns(a)
 end
+if ARGV[8] ~= '' then rest_egress(a.egress, cjson.decode(ARGV[8]), now) end
 place(a, tonumber(ARGV[7]))
 count_state(a)
 redis.call('PUBLISH', C_LOGINS, id)

@@ -195,3 +195,11 @@ local function list_egress(egress)
     for _, tier in ipairs(TIERS) do list_group(c, tier .. ':' .. egress, rest) end
   end
 end
+
+-- The firewall refused this egress: nothing begins through it for so long. given: {ms, reason}
+local function rest_egress(egress, given, now)
+  local till = now + given.ms
+  if till <= rest_until(egress) then return end
+  redis.call('SET', K_REST .. egress, string.format('%d:%s', till, given.reason), 'PX', given.ms)
+  list_egress(egress)
+end

@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from shared.errors import AccountDead, LoginFailed, NoAccount, NotFound
+from shared.errors import AccountDead, LoginFailed, NoAccount, NotFound, UpstreamBlocked
 from shared.store import keys
 from shared.store.logins import Claim, FreshToken, Wait
+from shared.store.outcome import EgressRest
 from shared.store.store import Store
 from tests.integration.store.conftest import OpenStore
 from tests.integration.store.pool import email, entries, sign_in
@@ -145,6 +146,22 @@ async def test_a_wrong_password_makes_the_account_dead_until_it_is_mended(store:
     assert (account.state, account.state_reason) == ("dead", "Wrong password")
     await store.accounts.replace(email(0), "new password")
     assert (await claim_of(store)).password == "new password"
+
+
+async def test_a_login_the_firewall_refused_rests_its_egress_and_not_the_account(
+    store: Store,
+) -> None:
+    await store.accounts.add_missing(entries(2))
+    claim = await claim_of(store)
+    await store.logins.fail(
+        claim, code="upstream_blocked", reason="firewall", egress_rest=EgressRest(60)
+    )
+    assert (await store.accounts.get(email(0))).cooldowns == []
+    with pytest.raises(UpstreamBlocked) as refused:  # nobody hammers through it
+        await store.logins.claim(email(1))
+    assert 55 < (refused.value.retry_after_seconds or 0) <= 60
+    with pytest.raises(UpstreamBlocked):
+        await store.leases.acquire("chat")
 
 
 async def test_disabled_and_unknown_accounts_do_not_log_in(store: Store) -> None:
