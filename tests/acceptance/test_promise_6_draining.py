@@ -176,8 +176,8 @@ class Load:
     def stop(self) -> None:
         self._going = False
 
-    async def stream(self) -> None:
-        await self._again_and_again(self._one_stream)
+    async def stream(self, *, delay_ms: int) -> None:
+        await self._again_and_again(lambda: self._one_stream(delay_ms))
 
     async def plain(self) -> None:
         await self._again_and_again(self._one_plain)
@@ -195,10 +195,10 @@ class Load:
             except Exception as error:  # whatever an SDK's user may meet is what the test is about
                 self.failures.append(f"{type(error).__name__}: {error}")
 
-    async def _one_stream(self) -> str:
+    async def _one_stream(self, delay_ms: int) -> str:
         text = ""
         chunks = await self._sdk.chat.completions.create(
-            model=MODEL, stream=True, messages=[self._prompt(50)]
+            model=MODEL, stream=True, messages=[self._prompt(delay_ms)]
         )
         async for chunk in chunks:
             text += "".join(choice.delta.content or "" for choice in chunk.choices)
@@ -221,7 +221,9 @@ async def test_a_rolling_restart_behind_haproxy_breaks_no_stream_and_no_request(
     log = stack.folder / "haproxy.log"
     await soon(lambda: up(url), within_seconds=10, what=log.read_text)
     load = Load(url, stack.key)
-    clients = [asyncio.create_task(load.stream()) for _ in range(10)]
+    clients = [asyncio.create_task(load.stream(delay_ms=50)) for _ in range(8)]
+    # These last longer than the delay: they are finished while nothing new is taken.
+    clients += [asyncio.create_task(load.stream(delay_ms=150)) for _ in range(4)]
     clients += [asyncio.create_task(load.plain()) for _ in range(4)]
     try:
         for gateway in stack.gateways:
