@@ -10,6 +10,7 @@ Every variable of the product is one field of `Settings`: name, type, default, b
 Knows: names, defaults, bounds, old names. Does not know: who uses which setting.
 """
 
+import math
 import os
 import sys
 import urllib.parse
@@ -28,10 +29,22 @@ class SettingsError(ValueError):
 
 
 def _m(
-    description: str, *, group: str, secret: bool = False, shown: str | None = None, **bounds: Any
+    description: str,
+    *,
+    group: str,
+    secret: bool = False,
+    shown: str | None = None,
+    accepts: str | None = None,
+    **bounds: Any,  # of msgspec's Meta
 ) -> Meta:
-    """`shown` replaces the default in the table; `secret` masks the value wherever it is shown."""
-    extra = {"group": group, "secret": secret, "shown": shown}
+    """What a field means.
+
+    Args:
+        shown: replaces the default in the table.
+        secret: masks the value wherever it is shown.
+        accepts: what a refusal says is accepted, where type and bounds don't say it.
+    """
+    extra = {"group": group, "secret": secret, "shown": shown, "accepts": accepts}
     return Meta(description=description, extra=extra, **bounds)
 
 
@@ -47,13 +60,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 3000
     workers: Annotated[
         int,
-        _m("Gateway processes; `auto` = cores.", group="service", shown="auto", ge=0),
+        _m(
+            "Gateway processes; `auto` = cores.",
+            group="service",
+            shown="auto",
+            accepts="auto or a whole number from 1 up",
+            ge=0,
+        ),
     ] = 0
     worker_max_memory: Annotated[
         str,
         _m(
             "Restart a gateway process above this (`300M`, `1G`).",
             group="service",
+            accepts="megabytes, or a size like 300M or 1G",
             pattern=r"^([1-9][0-9]*[MG]?)?$",
         ),
     ] = ""
@@ -124,6 +144,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             group="keys and accounts",
             secret=True,
             shown="generated and kept under `DATA_DIR`",
+            accepts="at least 32 characters",
             pattern=r"^(.{32,})?$",
         ),
     ] = ""
@@ -133,6 +154,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "The secret key before a rotation: what it sealed can still be read.",
             group="keys and accounts",
             secret=True,
+            accepts="at least 32 characters",
             pattern=r"^(.{32,})?$",
         ),
     ] = ""
@@ -199,10 +221,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     # -- upstream
     qwen_chat_proxy_url: Annotated[
-        str, _m("Base URL of the web upstream.", group="upstream", pattern=r"^https?://.+")
+        str,
+        _m(
+            "Base URL of the web upstream.",
+            group="upstream",
+            accepts="an http:// or https:// URL",
+            pattern=r"^https?://.+",
+        ),
     ] = "https://chat.qwen.ai"
     qwen_cli_proxy_url: Annotated[
-        str, _m("Base URL of the portal upstream.", group="upstream", pattern=r"^https?://.+")
+        str,
+        _m(
+            "Base URL of the portal upstream.",
+            group="upstream",
+            accepts="an http:// or https:// URL",
+            pattern=r"^https?://.+",
+        ),
     ] = "https://portal.qwen.ai"
     proxy_url: Annotated[
         str,
@@ -210,6 +244,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "Egress proxy for everything (http, https, socks5); an account's own proxy wins.",
             group="upstream",
             secret=True,
+            accepts="an http://, https:// or socks5:// URL",
             pattern=r"^((https?|socks5h?)://.+)?$",
         ),
     ] = ""
@@ -226,6 +261,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _m(
             "Where uploads go, path style; empty = the host named by the upload credential.",
             group="upstream",
+            accepts="an http:// or https:// URL",
             pattern=r"^(https?://.+)?$",
         ),
     ] = ""
@@ -273,6 +309,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _m(
             "Base URL of the official OpenAI-compatible service for `/cli`.",
             group="upstream",
+            accepts="an http:// or https:// URL",
             pattern=r"^(https?://.+)?$",
         ),
     ] = ""
@@ -296,6 +333,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "implies `DATA_SAVE_MODE=redis`.",
             group="storage",
             secret=True,
+            accepts="a redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// URL",
             pattern=r"^((redis|rediss|unix|redis\+sentinel|redis\+cluster)://.+)?$",
         ),
     ] = ""
@@ -400,8 +438,8 @@ def load(environ: Mapping[str, str], dotenv: Mapping[str, str | None] | None = N
     for name, text in values.items():
         if "\n" in text or "\0" in text:
             raise SettingsError(f"{name.upper()}: a line break or NUL in the value")
-    if values.get("workers") == "0":
-        raise SettingsError("WORKERS: expected auto or int >= 1, got '0'")
+    if values.get("workers") == "0":  # our own word for auto, below
+        raise SettingsError(_refusal("workers", "0"))
     if values.get("workers", "").lower() in ("auto", "max"):
         values["workers"] = "0"
     if "redis_url" in values:
@@ -456,23 +494,44 @@ def _from_dotenv(dotenv: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def _explain(message: str, values: Mapping[str, str]) -> str:
-    """`Expected `int` >= 1 - at `$.workers`` → `WORKERS: expected int >= 1, got '0'`."""
-    what, _, where = message.partition(" - at `$.")
+    """`Expected `int` >= 1 - at `$.max_body_mb`` → what the operator reads.
+
+    `MAX_BODY_MB: expected a whole number from 1 up, got '0'`
+    """
+    _, _, where = message.partition(" - at `$.")
     name = where.rstrip("`")
     if not name:
         return message
-    got = "a secret value" if is_secret(name) else repr(values.get(name))
-    accepted = what[0].lower() + what[1:].replace("`", "")
-    hint = get_args(_HINTS[name])[0]
+    return _refusal(name, values.get(name))
+
+
+def _refusal(name: str, value: object) -> str:
+    got = "a secret value" if is_secret(name) else repr(value)
+    return f"{name.upper()}: expected {_accepted(name)}, got {got}"
+
+
+def _accepted(name: str) -> str:
+    """What a field takes, in words."""
+    hint, meta = get_args(_HINTS[name])
+    told = _meta(name)["accepts"]
+    if told:
+        return str(told)
     if hint is bool:
-        accepted = "expected true or false (1 and 0 work too)"
-    if getattr(hint, "__args__", None):
-        accepted = "expected one of " + ", ".join(map(str, get_args(hint)))
-    return f"{name.upper()}: {accepted}, got {got}"
+        return "true or false (1 and 0 work too)"
+    if get_args(hint):
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    kind = {int: "a whole number", float: "a number"}.get(hint, "text")
+    if meta.ge is not None and meta.le is not None:
+        return f"{kind} from {meta.ge} to {meta.le}"
+    return f"{kind} from {meta.ge} up" if meta.ge is not None else kind
 
 
 def _check(settings: Settings) -> None:
-    """What one field alone can't say."""
+    """What one field alone, or its type, can't say."""
+    for name in settings.__struct_fields__:
+        value = getattr(settings, name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SettingsError(_refusal(name, str(value)))
     if settings.data_save_mode == "redis":
         if not settings.redis_url:
             raise SettingsError("REDIS_URL: required with DATA_SAVE_MODE=redis")

@@ -227,8 +227,8 @@ def test_a_taken_port_is_refused_before_anything_starts(
 @pytest.mark.parametrize(
     ("name", "value", "accepted"),
     [
-        ("WORKERS", "many", "WORKERS: expected int"),
-        ("SERVICE_PORT", "70000", "SERVICE_PORT: expected int <= 65535"),
+        ("WORKERS", "many", "WORKERS: expected auto or a whole number"),
+        ("SERVICE_PORT", "70000", "SERVICE_PORT: expected a whole number from 1 to 65535"),
         ("DATA_SAVE_MODE", "disk", "DATA_SAVE_MODE: expected one of none, file, redis"),
         ("DATA_SAVE_MODE", "redis", "REDIS_URL: required"),
         ("OUTPUT_THINK", "yes", "OUTPUT_THINK: expected true or false"),
