@@ -54,6 +54,9 @@ CAPABILITIES: Final[tuple[Capability, ...]] = ("chat", "image", "video")
 # A waiter looks again by itself after so long, to learn that waiting has become pointless.
 _LOOK_AGAIN_SECONDS = 5.0
 _RECLAIM_AT_ONCE = 500
+_SET_ASIDE_SECONDS = 60.0
+_SET_ASIDE_AT_MOST = 10
+_NOTHING_TOLD = ("", "")
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +103,8 @@ class Leases:
         self._process = secrets.token_hex(6)
         self._numbers = itertools.count(1)
         self._held: dict[str, str] = {}  # lease token → its record in `lent`
-        self._abandoned: dict[str, None] = {}  # tokens of which nobody knows whether they were lent
+        # Lease tokens of which nobody knows whether they are lent → what to release them with.
+        self._abandoned: dict[str, tuple[str, str]] = {}
         self._asking: set[str] = set()  # tokens that somebody here still wants a lease for
         self._waiters = Waiters(
             connection, process=self._process, concurrency=concurrency, unknown=self._drop_ghost
@@ -169,19 +173,18 @@ class Leases:
         Returns whether the lease was still this one's: a lapsed lease changes nothing.
 
         Raises:
-            StoreUnavailable: Redis did not answer; the lease lapses by itself, or is released with
-                the next `extend_all`.
+            StoreUnavailable: Redis did not answer; the next `extend_all` that reaches it releases
+                the lease with this outcome, unless it has lapsed by then.
 
         Script: lease_release.lua
         """
         self._held.pop(lease.token, None)
-        facts = facts_of(outcome, token_version=lease.token_version)
+        told = "1" if outcome.ok else "", facts_of(outcome, token_version=lease.token_version)
         try:
-            released = await self._release(lease.token, "1" if outcome.ok else "", facts)
+            return bool(await self._release(lease.token, told))
         except (StoreUnavailable, asyncio.CancelledError):
-            self._abandoned[lease.token] = None
+            self._abandoned[lease.token] = told
             raise
-        return bool(released)
 
     async def prove(self, lease: Lease) -> None:
         """Ends the cooldown a probing lease was to probe: its account has begun to answer.
@@ -213,7 +216,7 @@ class Leases:
                 log.info("lapsed lease taken again", extra={"lease": token})
             if answer == 2 and token not in self._held:
                 # Released while the extension was under way and overtaken by it on the wire.
-                self._abandoned[token] = None
+                self._abandoned[token] = _NOTHING_TOLD
         await self._give_back_abandoned()
 
     async def reclaim(self) -> int:
@@ -266,8 +269,22 @@ class Leases:
         self, capability: Capability, token: str, *, wait_ms: int, tried: frozenset[str]
     ) -> Lease | Reply:
         """A lease, or the script's answer `[cause, ms]`."""
+        for _ in range(_SET_ASIDE_AT_MOST):
+            reply = await self._ask_for(capability, token, wait_ms=wait_ms, tried=tried)
+            if reply[0] != "lent":
+                return reply
+            try:
+                return self._lease(capability, token, reply)
+            except SealBroken as error:
+                await self._set_aside(token, error)
+        return ["cooling", 0]
+
+    async def _ask_for(
+        self, capability: Capability, token: str, *, wait_ms: int, tried: frozenset[str]
+    ) -> Reply:
+        """The answer of lease_acquire.lua."""
         try:
-            reply = await self._connection.run(
+            return await self._connection.run(
                 "lease_acquire",
                 keys.POOL,
                 capability,
@@ -282,41 +299,43 @@ class Leases:
         except BaseException:
             # Cancelled or timed out: the script may have run or may yet run. The token is ours, so
             # whatever it lent can be given back.
-            self._abandoned[token] = None
+            self._abandoned[token] = _NOTHING_TOLD
             self._spawn(self._give_back_abandoned())
             raise
-        if reply[0] != "lent":
-            return reply
-        return self._lease(capability, token, reply)
 
     def _lease(self, capability: Capability, token: str, reply: Reply) -> Lease:
+        """
+        Raises:
+            SealBroken: a secret of the account can't be read.
+        """
         _, account, generation, sealed, expires, version, proxy, cookies, egress, probing = reply
-        self._held[token] = f"{capability}:{generation}:{account}"
         record = keys.account(account)
-        return Lease(
+        unseal = self._sealer.unseal
+        lease = Lease(
             token=token,
             account=account,
             capability=capability,
             generation=generation,
-            access_token=self._unseal(sealed, f"{record}#token"),
+            access_token=unseal(sealed, place=f"{record}#token"),
             token_expires_at=float(expires or 0),
             token_version=version,
-            proxy=self._unseal(proxy, f"{record}#proxy"),
-            cookies=self._unseal(cookies, f"{record}#cookies"),
+            proxy=unseal(proxy, place=f"{record}#proxy"),
+            cookies=unseal(cookies, place=f"{record}#cookies"),
             egress=egress,
             probing=bool(probing),
         )
+        self._held[token] = f"{capability}:{generation}:{account}"
+        return lease
 
-    def _unseal(self, sealed: str, place: str) -> str:
-        if not sealed:
-            return ""
-        try:
-            return self._sealer.unseal(sealed, place=place)
-        except SealBroken as error:
-            # Without its token the account logs in again; without its proxy it must not be used,
-            # but its password won't unseal either, so that login fails and says so.
-            log.warning("secret of an account can't be read", extra={"reason": str(error)})
-            return ""
+    async def _set_aside(self, token: str, error: SealBroken) -> None:
+        """An account whose secrets can't be read rests: without its proxy it would go out bare.
+
+        It isn't dead: it may be this process that was started with a wrong `SECRET_KEY`.
+        """
+        log.warning("secret of an account can't be read", extra={"reason": str(error)})
+        resting = Cooldown(reason="seal_broken", seconds=_SET_ASIDE_SECONDS, every_capability=True)
+        outcome = Outcome(cooldown=resting, error_code="seal_broken", error_message=str(error))
+        await self._release(token, ("", facts_of(outcome, token_version="")))
 
     async def _leave(self, capability: Capability, token: str) -> None:
         """The place in the line is given up even if the caller is being cancelled."""
@@ -340,16 +359,16 @@ class Leases:
             for capability in CAPABILITIES:
                 self._spawn(self._leave_quietly(capability, token))
 
-    async def _release(self, token: str, ok: str, facts: str) -> int:
+    async def _release(self, token: str, told: tuple[str, str]) -> int:
         released: int = await self._connection.run(
-            "lease_release", keys.POOL, token, self.concurrency, self._min_interval_ms, ok, facts
+            "lease_release", keys.POOL, token, self.concurrency, self._min_interval_ms, *told
         )
         return released
 
     async def _give_back_abandoned(self) -> None:
-        for token in list(self._abandoned):
+        for token, told in list(self._abandoned.items()):
             try:
-                await self._release(token, "", "")
+                await self._release(token, told)
             except StoreUnavailable:
                 return  # the next `extend_all` tries again; the lease lapses anyway
             self._abandoned.pop(token, None)

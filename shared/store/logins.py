@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from shared.errors import AccountDead, LoginFailed, NoAccount, NotFound, UpstreamBlocked
-from shared.sealing import Sealer
+from shared.sealing import SealBroken, Sealer
 from shared.store import keys
 from shared.store.connection import Connection
 from shared.store.outcome import EgressRest, rest_fact
@@ -93,7 +93,8 @@ class Logins:
 
         Raises:
             AccountDead: it can't log in until an operator mends it.
-            LoginFailed: its last login failed a moment ago; `retry_after_seconds` is the pause.
+            LoginFailed: its last login failed a moment ago (`retry_after_seconds` is the pause),
+                or its secrets can't be read with this `SECRET_KEY`.
             UpstreamBlocked: its egress address rests, the firewall refuses it.
             NoAccount: it is disabled.
             NotFound: it was deleted.
@@ -111,19 +112,17 @@ class Logins:
             self._min_interval_ms,
             int(patience_seconds * 1000),
         )
-        record = keys.account(account)
         match reply:
             case ["fresh", token, expires_at, version]:
-                clear = self._sealer.unseal(token, place=f"{record}#token")
-                return FreshToken(clear, float(expires_at), version)
+                return FreshToken(self._unseal(account, "token", token), float(expires_at), version)
             case ["claim", fence, start_in_ms, password, proxy, cookies, egress]:
                 return Claim(
                     account=account,
                     fence=fence,
                     start_in_ms=start_in_ms,
-                    password=self._sealer.unseal(password, place=f"{record}#password"),
-                    proxy=self._sealer.unseal(proxy, place=f"{record}#proxy"),
-                    cookies=self._sealer.unseal(cookies, place=f"{record}#cookies"),
+                    password=self._unseal(account, "password", password),
+                    proxy=self._unseal(account, "proxy", proxy),
+                    cookies=self._unseal(account, "cookies", cookies),
                     egress=egress,
                 )
             case ["wait", milliseconds]:
@@ -250,6 +249,12 @@ class Logins:
 
     async def close(self) -> None:
         await self._subscriber.stop()
+
+    def _unseal(self, account: str, field: str, sealed: str) -> str:
+        try:
+            return self._sealer.unseal(sealed, place=f"{keys.account(account)}#{field}")
+        except SealBroken as error:
+            raise LoginFailed(f"Its {field} can't be read: {error}.") from error
 
     def _wake(self, account: str | None) -> None:
         sleepers = (

@@ -14,7 +14,7 @@ from shared.store.connection import (
     MAX_CONNECTIONS,
     Connection,
 )
-from shared.store.leases import SERVED
+from shared.store.leases import QUOTA, SERVED, Cooldown, Outcome
 from shared.store.store import SCHEMA, SchemaTooNew, Store
 from tests.fakes.redis_server import RedisServer
 from tests.integration.store.pool import email, entries, until
@@ -29,7 +29,7 @@ def own_settings(own_redis: RedisServer) -> Settings:
         secret_key="0123456789abcdef0123456789abcdef",
         api_key="sk-admin,sk-regular",
         login_min_interval_ms=0,
-        lease_ttl_seconds=1,
+        lease_ttl_seconds=2,
     )
 
 
@@ -112,8 +112,9 @@ async def test_stopped_and_started_it_recovers_by_itself(
         with pytest.raises(StoreUnavailable):
             await own_store.leases.lend("chat", wait_seconds=30)
         assert time.monotonic() - started < 1
+    spent = Outcome(cooldown=Cooldown(reason=QUOTA, seconds=60))
     with pytest.raises(StoreUnavailable):
-        await own_store.leases.release(held, SERVED)
+        await own_store.leases.release(held, spent)
     own_redis.start()
 
     async def back() -> bool:
@@ -121,8 +122,9 @@ async def test_stopped_and_started_it_recovers_by_itself(
 
     await until(back, seconds=3)
 
-    async def released() -> bool:  # the release that failed is made up for
-        return (await own_store.accounts.get(email(0))).in_flight == 0
+    async def released() -> bool:  # the release that failed is made up for, with what it told
+        account = await own_store.accounts.get(email(0))
+        return account.in_flight == 0 and [c.reason for c in account.cooldowns] == [QUOTA]
 
     await until(released, seconds=3)
 
@@ -134,7 +136,7 @@ async def test_a_stream_that_outlives_an_outage_keeps_its_slot(
     await own_store.accounts.set_concurrency(email(0), 1)
     held = await own_store.leases.acquire("chat")
     own_redis.stop()
-    await asyncio.sleep(1.5)  # longer than the lease
+    await asyncio.sleep(2.5)  # longer than the lease
     own_redis.start()
 
     async def back() -> bool:

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from shared.errors import AccountsExhausted, NoAccount, NotFound, UpstreamBlocked
+from shared.errors import AccountsExhausted, LoginFailed, NoAccount, NotFound, UpstreamBlocked
 from shared.store.leases import (
     CAPABILITIES,
     COMMON_FAILURE_CAP_SECONDS,
@@ -156,6 +156,27 @@ async def test_tried_accounts_are_lent_only_when_nothing_else_is_ready(store: St
     assert first.account == second.account == email(2)
     third = await store.leases.acquire("chat", tried=tried)
     assert third.account in tried
+
+
+async def test_an_account_whose_secrets_cannot_be_read_is_set_aside_and_not_used_bare(
+    store: Store, open_store: OpenStore
+) -> None:
+    await store.accounts.add_missing(entries(1, proxy="http://user:secret@proxy:1"))
+    stranger = open_store(secret_key="another key, thirty-two or longer")
+    with pytest.raises(NoAccount):
+        await stranger.leases.lend("chat", wait_seconds=0.1)
+    with pytest.raises(LoginFailed, match="can't be read"):
+        await stranger.logins.claim(email(0))
+    account = await store.accounts.get(email(0))
+    assert (account.state, account.in_flight) == ("cooling", 0)
+    assert account.last_error is not None
+    assert account.last_error.code == "seal_broken"
+    await stranger.accounts.add("readable@example.org", "pw")
+    await store.accounts.reset(email(0))
+    for _ in range(2):  # the others are lent all the same
+        assert (await stranger.leases.acquire("chat")).account == "readable@example.org"
+    await store.accounts.reset(email(0))
+    assert (await store.leases.acquire("chat")).proxy == "http://user:secret@proxy:1"
 
 
 # -- cooldowns
