@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from gateway.admin.errors import is_page, show_error
 from gateway.drain import DRAIN_VARIABLE
 from gateway.errors import handle_gateway_error
 from gateway.middleware import RequestFrame
@@ -50,7 +51,7 @@ def build_app(
         lifespan=lifespan,
         middleware=_cors(settings),
         exception_handlers={
-            GatewayError: handle_gateway_error,
+            GatewayError: _handle_gateway_error,
             HTTPException: _handle_http_exception,
             ClientDisconnect: _handle_client_left,
             Exception: _handle_unexpected,
@@ -75,13 +76,21 @@ def _cors(settings: Settings) -> list[Middleware]:
     ]
 
 
+async def _handle_gateway_error(request: Request, error: Exception) -> Response:
+    """A page for whoever looks at pages, the dialect's error body for everybody else."""
+    assert isinstance(error, GatewayError)  # noqa: S101 registered for this class only
+    if is_page(request.url.path):
+        return await show_error(request, error)
+    return await handle_gateway_error(request, error)
+
+
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own 404 and 405, in our shape."""
     assert isinstance(error, HTTPException)  # noqa: S101 registered for this class only
     ours: GatewayError = NotFound(f"There is nothing at {request.url.path}")
     if error.status_code == 405:
         ours = MethodNotAllowed(f"{request.url.path} does not take {request.method}")
-    response = await handle_gateway_error(request, ours)
+    response = await _handle_gateway_error(request, ours)
     response.headers.update(error.headers or {})
     return response
 
@@ -94,4 +103,4 @@ async def _handle_client_left(request: Request, error: Exception) -> Response:
 
 async def _handle_unexpected(request: Request, error: Exception) -> Response:
     """A fault of ours: the caller gets our error shape, the log the traceback."""
-    return await handle_gateway_error(request, GatewayError())
+    return await _handle_gateway_error(request, GatewayError())

@@ -1,19 +1,25 @@
 """Who is asking, and whether work may start: API key → caller, rate counters, model allow-list.
 
-Knows: where keys stand in a request, the keys of `API_KEY`. Stored keys are the store's.
+Knows: where keys stand in a request, the keys of `API_KEY`, what a session of the operator's pages
+may do. Stored keys are the store's.
 """
 
 import math
+from typing import Final
 
 from starlette.requests import Request
 from starlette.types import Scope
 
+from gateway.session import Sessions
 from shared import metrics
 from shared.chat.models import Variant
 from shared.errors import Forbidden, RateLimited, Unauthorized
 from shared.settings import Settings
 from shared.store.api_keys import ApiKey
 from shared.store.store import Store
+
+# Methods that change nothing: a session's cookie is enough for them.
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Gate:
@@ -22,6 +28,8 @@ class Gate:
     def __init__(self, *, settings: Settings, store: Store) -> None:
         self._settings = settings
         self._store = store
+        self._admin_key = next(iter(settings.api_keys), "")
+        self.sessions = Sessions(store.sealer, admin_key=self._admin_key)
 
     async def identify(self, request: Request) -> ApiKey:
         """The caller behind the request's key.
@@ -39,10 +47,30 @@ class Gate:
         request.scope["story"]["key"] = caller.name
         return caller
 
-    async def identify_admin(self, request: Request) -> ApiKey:
-        caller = await self.identify(request)
-        if not caller.admin:
-            raise Forbidden("Only the admin key may do that")
+    async def identify_admin(self, request: Request, *, csrf_token: str = "") -> ApiKey:
+        """The admin, by the admin key or by a session of the operator's pages; a key comes first.
+
+        Args:
+            csrf_token: what a form says; otherwise the header `X-CSRF-Token` counts.
+
+        Raises:
+            Unauthorized: neither a key nor a session, or a wrong key.
+            Forbidden: a regular key, or a session's cookie alone that wants to change something.
+        """
+        session = None if presented_key(request.scope) else self.sessions.of(request)
+        if session is None:
+            caller = await self.identify(request)
+            if not caller.admin:
+                raise Forbidden("Only the admin key may do that")
+            return caller
+        csrf_token = csrf_token or request.headers.get("x-csrf-token", "")
+        if request.method not in _READING and not session.proves(csrf_token):
+            raise Forbidden(
+                "With the session cookie alone nothing can be changed: send the page's CSRF token "
+                "as X-CSRF-Token, or load the page again"
+            )
+        caller = await self._store.api_keys.find(self._admin_key)
+        request.scope["story"]["key"] = caller.name
         return caller
 
     async def admit(self, caller: ApiKey, scope: Scope) -> None:

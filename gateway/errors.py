@@ -1,6 +1,7 @@
 """Errors on their way out: `GatewayError` → status, headers and the dialect's error body.
 
 Every answer that is no success is made here, so none is an HTML page, a stack trace or a secret.
+(For a person in front of a page a page is right: those of `/admin` are `admin/errors.py`'s.)
 """
 
 import math

@@ -2,6 +2,7 @@
 
 from starlette.routing import BaseRoute, Route
 
+from gateway.admin.routes import ADMIN_ROUTES
 from gateway.api import accounts, keys
 from gateway.endpoints import health, models
 from gateway.endpoints.chat import chat_handler
@@ -17,6 +18,7 @@ ROUTES: list[BaseRoute] = [
     Route("/healthz", health.live),
     Route("/readyz", health.ready),
     Route("/metrics", health.show_metrics),
+    *ADMIN_ROUTES,  # `/` and `/admin/…`, the operator's pages
     Route("/api/accounts", accounts.list_accounts),
     Route("/api/accounts/{email}", accounts.show_account),
     Route("/api/keys", keys.list_keys),

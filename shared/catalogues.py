@@ -52,9 +52,15 @@ class Catalogues:
         """
         if self._current is None:
             await self._first()
-        elif time.monotonic() - self._looked_at > LOOK_AGAIN_SECONDS:
-            self._start_look()
+        else:
+            self.known()
         assert self._current is not None  # noqa: S101 _first() raised otherwise
+        return self._current
+
+    def known(self) -> Catalogue | None:
+        """The newest list this process knows, without waiting; None while there is none at all."""
+        if time.monotonic() - self._looked_at > LOOK_AGAIN_SECONDS:
+            self._start_look()
         return self._current
 
     def resolve(self, catalogue: Catalogue, name: str) -> Variant:

@@ -190,6 +190,17 @@ def render(state: PoolState | None, *, directory: str | None = None) -> bytes:
     return generate_latest(page)
 
 
+def summed(family: Family[Gauge], *, directory: str | None = None) -> float:
+    """A gauge's value over all gateway processes of this host and all its label sets.
+
+    Args:
+        directory: as for `render`.
+    """
+    counted = _in_memory() if directory is None else _in_files(Path(directory))
+    name = next(iter(family.metric.collect())).name
+    return sum(counted.get(name, {}).values())
+
+
 def take_counts() -> Counts:
     """What this process counted since the last call, to be added up elsewhere (job processes)."""
     taken: Counts = {}

@@ -16,7 +16,7 @@ async def list_accounts(request: Request) -> Response:
     asked = request.query_params
     accounts = resources.store.accounts
     page = await accounts.page(
-        state=_state_of(asked.get("state")),
+        state=state_of(asked.get("state")),
         search=asked.get("q", ""),
         cursor=asked.get("cursor", ""),
         limit=limit_of(asked),
@@ -37,7 +37,12 @@ async def show_account(request: Request) -> Response:
     return json_answer(await resources.store.accounts.get(request.path_params["email"]))
 
 
-def _state_of(text: str | None) -> State | None:
+def state_of(text: str | None) -> State | None:
+    """The query's `state`; None for all.
+
+    Raises:
+        BadRequest: no account is ever in that state.
+    """
     if not text:
         return None
     for state in STATES:

@@ -11,14 +11,16 @@ from starlette.responses import Response
 from gateway.api.answers import json_answer, read_json
 from gateway.resources import resources_of
 from shared.errors import BadRequest
-from shared.store.api_keys import ApiKey, ApiKeyChanges
+from shared.store.api_keys import ApiKey, ApiKeyChanges, ApiKeys, NewApiKey
 
 _Name = Annotated[str, Meta(min_length=1, max_length=200)]
 _Limit = Annotated[int, Meta(ge=0)]
 _Expiry = float | str
 
 
-class _New(msgspec.Struct):
+class NewKey(msgspec.Struct):
+    """What a new key is to be. Limits that aren't given are the defaults of all keys."""
+
     name: _Name
     rate_limit_per_minute: _Limit | None = None
     daily_token_budget: _Limit | None = None
@@ -36,7 +38,7 @@ class _Changes(msgspec.Struct):
     expires_at: _Expiry | UnsetType | None = UNSET
 
 
-_new = msgspec.json.Decoder(_New)
+NEW_KEY = msgspec.json.Decoder(NewKey)
 _changes = msgspec.json.Decoder(_Changes)
 
 
@@ -44,15 +46,7 @@ async def create_key(request: Request) -> Response:
     """`POST /api/keys` → 201; `key` in clear this once."""
     resources = resources_of(request)
     await resources.gate.identify_admin(request)
-    asked = await read_json(request, _new)
-    created = await resources.store.api_keys.create(
-        asked.name,
-        rate_limit_per_minute=asked.rate_limit_per_minute,
-        daily_token_budget=asked.daily_token_budget,
-        max_streams=asked.max_streams,
-        models=asked.models,
-        expires_at=_moment(asked.expires_at),
-    )
+    created = await create(resources.store.api_keys, await read_json(request, NEW_KEY))
     return json_answer(_shown(created.record) | {"key": created.key}, status=201)
 
 
@@ -86,6 +80,22 @@ async def delete_key(request: Request) -> Response:
     await resources.gate.identify_admin(request)
     await resources.store.api_keys.delete(request.path_params["id"])
     return Response(status_code=204)
+
+
+async def create(api_keys: ApiKeys, asked: NewKey) -> NewApiKey:
+    """There is such a key, valid at once everywhere; `key` in clear is in the answer only.
+
+    Raises:
+        BadRequest: `expires_at` is no moment.
+    """
+    return await api_keys.create(
+        asked.name,
+        rate_limit_per_minute=asked.rate_limit_per_minute,
+        daily_token_budget=asked.daily_token_budget,
+        max_streams=asked.max_streams,
+        models=asked.models,
+        expires_at=_moment(asked.expires_at),
+    )
 
 
 def _shown(key: ApiKey) -> dict[str, object]:

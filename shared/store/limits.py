@@ -63,6 +63,13 @@ class Limits:
             return Admission(True, limit, limit, 0, 0)
         return Admission(bool(allowed), limit, remaining, reset_us / 1e6, retry_us / 1e6)
 
+    async def forgive(self, key_id: str) -> None:
+        """What was taken for this key doesn't count; for who has proved himself. Away: it does."""
+        try:
+            await self._connection.ask("rate_forgive", "DEL", keys.rate(key_id))
+        except StoreUnavailable:
+            self._note_uncounted()
+
     async def may_try_again(self) -> bool:
         """Whether a turn may make a further attempt, so that an outage isn't multiplied.
 

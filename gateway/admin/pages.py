@@ -1,0 +1,212 @@
+"""GET: who may see it, one page object gathered from what everybody reads, rendered."""
+
+import urllib.parse
+from typing import Final, Literal
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.admin.rendering import Page, csrf_token_of, lead_to, render
+from gateway.api.accounts import state_of
+from gateway.resources import resources_of
+from shared import metrics
+from shared.log import Redactor
+from shared.store.accounts import STATES, Account, State
+from shared.store.api_keys import ApiKey
+
+ACCOUNTS_PER_PAGE: Final = 50
+
+# What an upstream says of a failure is its own text: whatever looks like a secret is masked.
+_redact: Final = Redactor()
+
+
+class StateCount(msgspec.Struct, frozen=True):
+    """How many accounts are in a state."""
+
+    state: State
+    number: int
+    address: str
+
+
+class OverviewPage(Page, frozen=True, kw_only=True):
+    """The numbers of the first page.
+
+    Args:
+        base_url: where callers send their requests, as this browser sees us.
+        open_streams: towards callers, over all processes of this host.
+        in_flight: streams the accounts carry now, over all hosts.
+        models: None while the upstream's list was never read.
+        example_model: a name callers may use at once.
+    """
+
+    instance: Literal["ready", "draining"]
+    processes: int
+    open_streams: int
+    in_flight: int
+    accounts: int
+    usable: bool
+    states: list[StateCount]
+    models: int | None
+    variants: int
+    base_url: str
+    example_model: str
+
+
+class Tab(msgspec.Struct, frozen=True):
+    """One filter of a list and how many it shows."""
+
+    label: str
+    number: int
+    address: str
+    chosen: bool
+
+
+class AccountsPage(Page, frozen=True, kw_only=True):
+    """One page of the list of accounts; `total` is the whole pool, whatever is searched for."""
+
+    accounts: list[Account]
+    total: int
+    tabs: list[Tab]
+    state: str
+    search: str
+    concurrency: int
+    first_address: str
+    next_address: str
+
+
+class KeyForm(msgspec.Struct, frozen=True):
+    """The form for a new key as it was filled in; an empty field isn't given."""
+
+    name: str = ""
+    rate_limit_per_minute: str = ""
+    models: str = ""
+    expires_in_days: str = ""
+
+
+class KeysPage(Page, frozen=True, kw_only=True):
+    """The list of keys and the form for a new one.
+
+    Args:
+        configured: how many keys `API_KEY` has.
+        message: why the form's key was not created, or empty.
+        given: what was typed into it.
+        deleted: a key was deleted just now.
+        default_rate_limit: per minute, of keys without a limit of their own; 0 = none.
+    """
+
+    keys: list[ApiKey]
+    configured: int
+    default_rate_limit: int
+    message: str = ""
+    given: KeyForm = KeyForm()
+    deleted: bool = False
+
+
+async def lead_in(request: Request) -> Response:
+    """`GET /`, `GET /admin` → `/admin/`."""
+    return lead_to("/admin/")
+
+
+async def show_overview(request: Request) -> Response:
+    """`GET /admin/`."""
+    resources = resources_of(request)
+    await resources.gate.identify_admin(request)
+    pool = await resources.store.pool_state()
+    catalogue = resources.catalogues.known()
+    variants = catalogue.listing() if catalogue is not None else []
+    open_streams = metrics.summed(metrics.STREAMS_OPEN, directory=resources.metrics_directory)
+    page = OverviewPage(
+        csrf_token=csrf_token_of(request),
+        instance="draining" if resources.drain.began else "ready",
+        processes=resources.settings.gateway_processes,
+        open_streams=int(open_streams),
+        in_flight=pool.leases_in_flight,
+        accounts=sum(pool.accounts.values()),
+        usable=pool.any_usable,
+        states=[
+            StateCount(state, number, _accounts_address(state=state))
+            for state, number in pool.accounts.items()
+        ],
+        models=len(catalogue.listing(simple=True)) if catalogue is not None else None,
+        variants=len(variants),
+        base_url=f"{str(request.base_url).rstrip('/')}/v1",
+        example_model=variants[0].id if variants else "qwen3-max",
+    )
+    return render("overview", page)
+
+
+async def show_accounts(request: Request) -> Response:
+    """`GET /admin/accounts?state=&q=&cursor=`."""
+    resources = resources_of(request)
+    await resources.gate.identify_admin(request)
+    asked = request.query_params
+    state, search = asked.get("state", ""), asked.get("q", "").strip()
+    accounts = resources.store.accounts
+    found = await accounts.page(
+        state=state_of(state),
+        search=search,
+        cursor=asked.get("cursor", ""),
+        limit=ACCOUNTS_PER_PAGE,
+    )
+    counts = await accounts.counts()
+    paged = bool(asked.get("cursor"))
+    page = AccountsPage(
+        csrf_token=csrf_token_of(request),
+        accounts=[_masked(account) for account in found.accounts],
+        total=sum(counts.values()),
+        tabs=_tabs(counts, chosen=state, search=search),
+        state=state,
+        search=search,
+        concurrency=resources.settings.account_concurrency,
+        first_address=_accounts_address(state=state, q=search) if paged else "",
+        next_address=(
+            _accounts_address(state=state, q=search, cursor=found.next_cursor)
+            if found.next_cursor
+            else ""
+        ),
+    )
+    return render("accounts", page)
+
+
+async def show_keys(request: Request) -> Response:
+    """`GET /admin/keys`."""
+    await resources_of(request).gate.identify_admin(request)
+    return render("keys", await gather_keys(request))
+
+
+async def gather_keys(
+    request: Request, *, message: str = "", given: KeyForm | None = None
+) -> KeysPage:
+    """The list as it is now, and what became of the form that was sent."""
+    resources = resources_of(request)
+    return KeysPage(
+        csrf_token=csrf_token_of(request),
+        keys=await resources.store.api_keys.all(),
+        configured=len(resources.settings.api_keys),
+        default_rate_limit=resources.settings.rate_limit_per_minute,
+        message=message,
+        given=given or KeyForm(),
+        deleted="deleted" in request.query_params,
+    )
+
+
+def _masked(account: Account) -> Account:
+    error = account.last_error
+    if error is None:
+        return account
+    error = msgspec.structs.replace(error, message=_redact(error.message))
+    return msgspec.structs.replace(account, last_error=error)
+
+
+def _tabs(counts: dict[State, int], *, chosen: str, search: str) -> list[Tab]:
+    every = Tab("all", sum(counts.values()), _accounts_address(q=search), not chosen)
+    return [every] + [
+        Tab(state, counts[state], _accounts_address(state=state, q=search), state == chosen)
+        for state in STATES
+    ]
+
+
+def _accounts_address(**query: str | None) -> str:
+    given = {name: value for name, value in query.items() if value}
+    return "/admin/accounts" + (f"?{urllib.parse.urlencode(given)}" if given else "")

@@ -1,0 +1,19 @@
+"""Every address of the operator's pages."""
+
+from starlette.routing import BaseRoute, Route
+
+from gateway.admin import actions, login, pages, rendering
+
+ADMIN_ROUTES: list[BaseRoute] = [
+    Route("/", pages.lead_in),
+    Route("/admin", pages.lead_in),
+    Route("/admin/", pages.show_overview),
+    Route("/admin/accounts", pages.show_accounts),
+    Route("/admin/keys", pages.show_keys),
+    Route("/admin/keys", actions.create_key, methods=["POST"]),
+    Route("/admin/keys/{id}/delete", actions.delete_key, methods=["POST"]),
+    Route("/admin/login", login.show_form),
+    Route("/admin/login", login.sign_in, methods=["POST"]),
+    Route("/admin/logout", login.sign_out, methods=["POST"]),
+    Route("/admin/static/{name}", rendering.show_static),
+]
