@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from shared.chat.events import Event, ReasoningDelta, TextDelta, TurnEnd, TurnFailed, TurnStart
-from shared.errors import GatewayError, TokenRejected, UpstreamSilent
+from shared.errors import (
+    ContextTooLong,
+    GatewayError,
+    TokenRejected,
+    UpstreamBlocked,
+    UpstreamSilent,
+)
 from shared.store.leases import Lease
 from shared.turns import tokens
 from shared.turns.reactions import outcome_of
@@ -33,6 +39,11 @@ STOP_SECONDS = 0.7
 # How long an answer that has said its last may stay open: for a usage that follows, and because a
 # connection that was read to its end is used again.
 TAIL_SECONDS = 0.2
+
+# Prompts beyond some 60,000 Chinese characters are answered by the firewall, not by the model
+# (sheet 5, reported). Such a refusal says nothing about the address, which one caller's long prompt
+# must not rest for all the others; told as what it is, agents make their prompt shorter.
+LONG_PROMPT_CHARACTERS = 60_000
 
 
 class Attempt:
@@ -102,9 +113,15 @@ class Attempt:
 
     async def _fail(self, error: GatewayError, cause: BaseException) -> None:
         """Before the first event raise it, after it say it in band."""
+        if isinstance(error, UpstreamBlocked) and self._is_about_the_prompt():
+            error = ContextTooLong("The prompt is too long: the upstream's firewall refuses it")
         if not self._begun:
             raise error from (cause if cause is not error else None)
         await self._pass_on([TurnFailed(error)])
+
+    def _is_about_the_prompt(self) -> bool:
+        """Whether a firewall's refusal is the prompt's fault: it let the chat be opened before."""
+        return self._chat_id is not None and len(self._prompt) > LONG_PROMPT_CHARACTERS
 
     async def _stream(self, session: Session, deadline: asyncio.Timeout) -> None:
         upstream, turn = self._turns.upstream, self._turn
@@ -235,7 +252,5 @@ class Attempt:
                     )
             except (TimeoutError, GatewayError) as failure:
                 log.info("stop was not confirmed", extra={"error": type(failure).__name__})
-        outcome = outcome_of(
-            error, served=self._begun, prompt_characters=len(self._prompt)
-        )
+        outcome = outcome_of(error, served=self._begun)
         await self._turns.store.leases.release(self._lease, outcome)

@@ -35,11 +35,6 @@ from shared.store.leases import (
 # How long an egress address rests after a firewall's refusal (sheet 15.4: "for minutes").
 EGRESS_REST_SECONDS = 120
 
-# Prompts beyond some 60,000 Chinese characters are answered by the firewall, not by the model (sheet
-# 5, reported): such a refusal says nothing about the address, and one caller's long prompt must not
-# rest it for all the others.
-LONG_PROMPT_CHARACTERS = 60_000
-
 
 class Reaction(msgspec.Struct, frozen=True):
     """What to do after a failed attempt.
@@ -86,7 +81,7 @@ def reaction_to(error: GatewayError) -> Reaction:
     return next((reaction for kind, reaction in REACTIONS if isinstance(error, kind)), _STOP)
 
 
-def outcome_of(error: GatewayError | None, *, served: bool, prompt_characters: int) -> Outcome:
+def outcome_of(error: GatewayError | None, *, served: bool) -> Outcome:
     """What an attempt tells the pool about its account.
 
     Args:
@@ -100,8 +95,7 @@ def outcome_of(error: GatewayError | None, *, served: bool, prompt_characters: i
     if isinstance(error, UpstreamQuota):
         cooldown = Cooldown(reason=QUOTA, until=error.resumes_at(time.time()))
     elif isinstance(error, UpstreamBlocked):
-        if prompt_characters <= LONG_PROMPT_CHARACTERS:
-            egress_rest = EgressRest(seconds=EGRESS_REST_SECONDS)
+        egress_rest = EgressRest(seconds=EGRESS_REST_SECONDS)
     elif isinstance(error, UpstreamBusy):
         cooldown = Cooldown(reason=reaction.reason, seconds=error.pause_seconds, cap_seconds=30)
     elif reaction.rest_seconds:

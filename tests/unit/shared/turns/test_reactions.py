@@ -8,15 +8,14 @@ from shared import errors
 from shared.store.leases import COMMON_FAILURE_CAP_SECONDS, SERVED, Outcome
 from shared.turns.reactions import (
     EGRESS_REST_SECONDS,
-    LONG_PROMPT_CHARACTERS,
     REACTIONS,
     outcome_of,
     reaction_to,
 )
 
 
-def outcome(error: errors.GatewayError | None, *, characters: int = 100) -> Outcome:
-    return outcome_of(error, served=False, prompt_characters=characters)
+def outcome(error: errors.GatewayError | None) -> Outcome:
+    return outcome_of(error, served=False)
 
 
 def every_upstream_error() -> list[type[errors.UpstreamError]]:
@@ -62,14 +61,9 @@ def test_a_firewall_refusal_rests_the_egress_and_not_the_account() -> None:
     assert found.egress_rest.seconds == EGRESS_REST_SECONDS
 
 
-def test_a_prompt_too_long_for_the_firewall_rests_nobodys_address() -> None:
-    found = outcome(errors.UpstreamBlocked(), characters=LONG_PROMPT_CHARACTERS + 1)
-    assert found.egress_rest is None
-
-
 def test_a_caller_that_left_before_the_first_event_proves_nothing() -> None:
     assert outcome(None) == Outcome()
-    assert outcome_of(None, served=True, prompt_characters=1) == SERVED
+    assert outcome_of(None, served=True) == SERVED
 
 
 def test_what_the_moderation_refused_counts_as_served() -> None:
