@@ -11,14 +11,13 @@ Names are resolved by the proxy, never here: nothing of a request leaves beside 
 
 import asyncio
 import base64
+import ipaddress
 import ssl
 import urllib.parse
 from collections.abc import Callable
 from typing import NamedTuple
 
 import httpx
-from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError, ProxyType
-from python_socks.async_.asyncio import Proxy as SocksProxy
 
 from shared.upstream.connection import Connection
 
@@ -87,67 +86,57 @@ async def dial(
         httpx.ConnectError: nobody there, or no TLS.
         httpx.ProxyError: the proxy refuses.
     """
-    loop = asyncio.get_running_loop()
     try:
         if proxy is None:
-            context = tls() if origin.scheme == "https" else None
-            _, connection = await loop.create_connection(
-                make, origin.host, origin.port, ssl=context
-            )
-            return connection
-        if proxy.scheme == "socks5":
-            return await _through_socks(origin, proxy, make, tls)
-        context = tls() if proxy.scheme == "https" else None
-        if origin.scheme == "http":
-            _, connection = await loop.create_connection(make, proxy.host, proxy.port, ssl=context)
-            return connection
-        return await _through_tunnel(origin, proxy, context, make, tls)
-    except (OSError, ssl.SSLError) as error:
+            return await _straight(origin.host, origin.port, origin.scheme, make, tls)
+        if origin.scheme == "http" and proxy.scheme != "socks5":
+            return await _straight(proxy.host, proxy.port, proxy.scheme, make, tls)
+        return await _through(origin, proxy, make, tls)
+    except OSError as error:  # ssl's errors are among them
         raise httpx.ConnectError("The connection can't be opened") from error
 
 
-async def _through_socks(
-    origin: Origin,
-    proxy: ProxyAddress,
+async def _straight(
+    host: str,
+    port: int,
+    scheme: str,
     make: Callable[[], Connection],
     tls: Callable[[], ssl.SSLContext],
 ) -> Connection:
-    socks = SocksProxy(
-        ProxyType.SOCKS5, proxy.host, proxy.port, proxy.username, proxy.password, rdns=True
+    context = tls() if scheme == "https" else None
+    _, connection = await asyncio.get_running_loop().create_connection(
+        make, host, port, ssl=context
     )
-    try:
-        carrier = await socks.connect(origin.host, origin.port)
-    except ProxyConnectionError as error:
-        raise httpx.ConnectError("The egress proxy can't be reached") from error
-    except (ProxyError, ProxyTimeoutError) as error:
-        raise httpx.ProxyError("The egress proxy refuses") from error
-    try:
-        context = tls() if origin.scheme == "https" else None
-        name = origin.host if context else None
-        _, connection = await asyncio.get_running_loop().create_connection(
-            make, sock=carrier, ssl=context, server_hostname=name
-        )
-    except BaseException:
-        carrier.close()
-        raise
     return connection
 
 
-async def _through_tunnel(
+async def _through(
     origin: Origin,
     proxy: ProxyAddress,
-    proxy_context: ssl.SSLContext | None,
     make: Callable[[], Connection],
     tls: Callable[[], ssl.SSLContext],
 ) -> Connection:
     loop = asyncio.get_running_loop()
-    transport, tunnel = await loop.create_connection(
-        _Tunnel, proxy.host, proxy.port, ssl=proxy_context
+    context = tls() if proxy.scheme == "https" else None
+    transport, handshake = await loop.create_connection(
+        _Handshake, proxy.host, proxy.port, ssl=context
     )
+    connection = make()
+    inner: asyncio.Transport | None = transport
     try:
-        await tunnel.open(origin, proxy)
-        connection = make()
-        inner = await loop.start_tls(transport, connection, tls(), server_hostname=origin.host)
+        if proxy.scheme == "socks5":
+            await _ask_socks(handshake, origin, proxy)
+        else:
+            await _ask_tunnel(handshake, origin, proxy)
+        if origin.scheme == "https":
+            inner = await loop.start_tls(transport, connection, tls(), server_hostname=origin.host)
+        else:
+            transport.set_protocol(connection)
+    except TypeError as error:
+        # asyncio of CPython 3.11 fails so when it aborts TLS inside TLS: sslproto's _force_close
+        # hands _abort an argument too many (seen on 3.11.7; uvloop is not concerned).
+        transport.abort()
+        raise httpx.ConnectError("TLS inside the egress proxy's TLS failed") from error
     except BaseException:
         transport.abort()
         raise
@@ -157,40 +146,99 @@ async def _through_tunnel(
     return connection
 
 
-class _Tunnel(asyncio.Protocol):
-    """Asks a proxy for a tunnel and reads its answer (RFC 9110, 9.3.6)."""
+async def _ask_tunnel(handshake: "_Handshake", origin: Origin, proxy: ProxyAddress) -> None:
+    """RFC 9110, 9.3.6."""
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    target = f"{host}:{origin.port}".encode()
+    lines = [b"CONNECT " + target + b" HTTP/1.1", b"Host: " + target]
+    if proxy.authorization:
+        lines.append(b"Proxy-Authorization: " + proxy.authorization)
+    handshake.write(b"\r\n".join(lines) + b"\r\n\r\n")
+    reply = await handshake.until(b"\r\n\r\n")
+    status = reply.split(b" ", 2)[1:2]
+    if not status or not status[0].startswith(b"2"):
+        raise httpx.ProxyError("The egress proxy refuses")
+
+
+async def _ask_socks(handshake: "_Handshake", origin: Origin, proxy: ProxyAddress) -> None:
+    """RFC 1928, credentials by RFC 1929."""
+    username, password = proxy.username.encode(), proxy.password.encode()
+    if len(username) > 255 or len(password) > 255:
+        raise httpx.ProxyError("The egress proxy's credentials are too long for SOCKS5")
+    handshake.write(b"\x05\x02\x00\x02" if username else b"\x05\x01\x00")
+    method = await handshake.exactly(2)
+    if method == b"\x05\x02" and username:
+        handshake.write(_counted(b"\x01", username) + _counted(b"", password))
+        if (await handshake.exactly(2))[1:] != b"\x00":
+            raise httpx.ProxyError("The egress proxy refuses the credentials")
+    elif method != b"\x05\x00":
+        raise httpx.ProxyError("The egress proxy refuses")
+    handshake.write(b"\x05\x01\x00" + _socks_address(origin.host) + origin.port.to_bytes(2))
+    version, reply, _, kind = await handshake.exactly(4)
+    if version != 5 or reply != 0:
+        raise httpx.ProxyError("The egress proxy refuses")
+    length = {1: 4, 4: 16}.get(kind)
+    if length is None:
+        length = (await handshake.exactly(1))[0]
+    await handshake.exactly(length + 2)  # the address it left from; nobody needs it
+
+
+def _socks_address(host: str) -> bytes:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return _counted(b"\x03", host.encode("ascii", "replace")[:255])
+    return (b"\x01" if address.version == 4 else b"\x04") + address.packed
+
+
+def _counted(prefix: bytes, data: bytes) -> bytes:
+    return prefix + bytes([len(data)]) + data
+
+
+class _Handshake(asyncio.Protocol):
+    """What is said to a proxy before the connection is the upstream's."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
-        self._reply = b""
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._received = b""
+        self._lost = False
+        self._waiter: asyncio.Future[None] | None = None
 
-    async def open(self, origin: Origin, proxy: ProxyAddress) -> None:
-        """Raises httpx.ProxyError when it is refused."""
+    def write(self, data: bytes) -> None:
         assert self._transport is not None  # noqa: S101 create_connection returned
-        host = f"[{origin.host}]" if ":" in origin.host else origin.host
-        target = f"{host}:{origin.port}".encode()
-        lines = [b"CONNECT " + target + b" HTTP/1.1", b"Host: " + target]
-        if proxy.authorization:
-            lines.append(b"Proxy-Authorization: " + proxy.authorization)
-        self._transport.write(b"\r\n".join(lines) + b"\r\n\r\n")
-        await self._done
-        status = self._reply.split(b" ", 2)[1:2]
-        if not status or not status[0].startswith(b"2"):
-            raise httpx.ProxyError("The egress proxy refuses")
+        self._transport.write(data)
+
+    async def exactly(self, count: int) -> bytes:
+        while len(self._received) < count:
+            await self._more()
+        taken, self._received = self._received[:count], self._received[count:]
+        return taken
+
+    async def until(self, mark: bytes) -> bytes:
+        while mark not in self._received:
+            if len(self._received) > _MAX_REPLY_BYTES:
+                raise httpx.ProxyError("The egress proxy speaks no HTTP")
+            await self._more()
+        taken, _, self._received = self._received.partition(mark)
+        return taken
+
+    async def _more(self) -> None:
+        if self._lost:
+            raise httpx.ProxyError("The egress proxy hung up")
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's is no subclass
 
     def data_received(self, data: bytes) -> None:
-        self._reply += data
-        if self._done.done():
-            return
-        if b"\r\n\r\n" in self._reply:
-            self._done.set_result(None)
-        elif len(self._reply) > _MAX_REPLY_BYTES:
-            self._done.set_exception(httpx.ProxyError("The egress proxy speaks no HTTP"))
+        self._received += data
+        self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if not self._done.done():
-            self._done.set_exception(httpx.ProxyError("The egress proxy hung up"))
+        self._lost = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -58,10 +58,27 @@ class KeepingTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
-        origin = Origin(url.scheme, url.host, url.port or _PORTS[url.scheme])
+        origin = Origin(url.scheme, url.raw_host.decode(), url.port or _PORTS[url.scheme])
         if self._proxy_url and self._proxy is None:
             self._proxy = ProxyAddress.parse(self._proxy_url)
-        parts = self._parts(request, b"".join([part async for part in request.stream]))  # type: ignore[union-attr]  # it is async
+        parts = self._parts(origin, request, b"".join([part async for part in request.stream]))  # type: ignore[union-attr]  # it is async
+        response = await self._send(origin, request, parts)
+        if self._forwards(origin) and _is_from_proxy(response):
+            await response.aclose()
+            raise httpx.ProxyError("The egress proxy refuses")
+        return response
+
+    async def aclose(self) -> None:
+        """Close every connection; what still runs on them breaks."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for connection in list(self._origins):
+            connection.abort()
+
+    async def _send(
+        self, origin: Origin, request: httpx.Request, parts: tuple[bytes, ...]
+    ) -> httpx.Response:
         connection = self._take_idle(origin)
         if connection is not None:
             try:
@@ -72,13 +89,10 @@ class KeepingTransport(httpx.AsyncBaseTransport):
         connection = await self._open(origin, request)
         return await connection.send(*parts)
 
-    async def aclose(self) -> None:
-        """Close every connection; what still runs on them breaks."""
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
-        for connection in list(self._origins):
-            connection.abort()
+    def _forwards(self, origin: Origin) -> bool:
+        """Whether the proxy itself reads our requests and may answer in the upstream's place."""
+        proxy = self._proxy
+        return proxy is not None and proxy.scheme != "socks5" and origin.scheme == "http"
 
     # -- connections
 
@@ -137,14 +151,14 @@ class KeepingTransport(httpx.AsyncBaseTransport):
 
     # -- the request on the wire
 
-    def _parts(self, request: httpx.Request, body: bytes) -> tuple[bytes, ...]:
+    def _parts(self, origin: Origin, request: httpx.Request, body: bytes) -> tuple[bytes, ...]:
         """Head and body, in one piece unless the body is large."""
         url = request.url
         target: bytes = request.extensions.get("target") or url.raw_path
         headers = request.headers.raw
         if body and "content-length" not in request.headers:
             body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)  # httpx said it comes in chunks
-        if self._proxy is not None and self._proxy.scheme != "socks5" and url.scheme == "http":
+        if self._proxy is not None and self._forwards(origin):
             target = b"http://" + url.netloc + target
             if self._proxy.authorization:
                 headers.append((b"Proxy-Authorization", self._proxy.authorization))
@@ -156,3 +170,14 @@ class KeepingTransport(httpx.AsyncBaseTransport):
         if len(body) > ONE_WRITE_BYTES:
             return head, body
         return (head + body,)
+
+
+def _is_from_proxy(response: httpx.Response) -> bool:
+    """A refusal of our credentials by the proxy: 407, or 401 as tinyproxy has it for wrong ones.
+
+    The upstream knows bearer tokens only and asks nobody for Basic credentials.
+    """
+    if response.status_code == 401:
+        challenge: str = response.headers.get("www-authenticate", "")
+        return challenge.lower().startswith("basic")
+    return response.status_code == 407

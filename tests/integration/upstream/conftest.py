@@ -1,6 +1,8 @@
 """A fresh simulator and client per test; a certificate authority per run."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,16 @@ from tests.fakes.certificates import TLS, make_tls
 from tests.simulator.server import Simulator, demo_account
 
 MODEL = "qwen3.6-plus"
+BOUND_SECONDS = 1.0
+"""Contract.md 7.3: how soon the far side must see that a caller has left."""
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Poll to the promise's own bound."""
+    began = time.monotonic()
+    while not true():
+        assert time.monotonic() - began < BOUND_SECONDS, "not within its bound"
+        await asyncio.sleep(0.005)
 
 
 class Observed:

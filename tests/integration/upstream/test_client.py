@@ -17,13 +17,12 @@ from shared.upstream import headers, wire
 from shared.upstream.client import Session, Upstream
 from shared.upstream.stream import UpstreamDecoder
 from tests.fakes.raw_server import Peer, RawServer, Received
-from tests.integration.upstream.conftest import MODEL, Observed
+from tests.integration.upstream.conftest import MODEL, Observed, until
 from tests.simulator.server import Simulator, demo_account
 
 pytestmark = pytest.mark.anyio
 
 EMAIL, PASSWORD = demo_account(1)
-BOUND_SECONDS = 1.0  # contract.md 7.3
 
 
 def body_for(chat_id: str, content: str = "hello", **options: object) -> bytes:
@@ -54,13 +53,6 @@ async def generate(
 
 def text_of(events: list[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, TextDelta))
-
-
-async def until(true: Callable[[], bool], seconds: float = BOUND_SECONDS) -> None:
-    began = time.monotonic()
-    while not true():
-        assert time.monotonic() - began < seconds, "not within its bound"
-        await asyncio.sleep(0.005)
 
 
 # -- a turn

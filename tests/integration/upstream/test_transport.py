@@ -5,8 +5,8 @@ What both must do runs on both; what only ours promises runs on ours alone.
 
 import asyncio
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -15,15 +15,19 @@ from shared.upstream.connection import HIGH_WATER_BYTES, MAX_HEAD_BYTES
 from shared.upstream.transport import KeepingTransport
 from tests.fakes.certificates import TLS
 from tests.fakes.raw_server import OK, Peer, RawServer, Received
+from tests.integration.upstream.conftest import until
 
 pytestmark = pytest.mark.anyio
-
-BOUND_SECONDS = 1.0  # contract.md 7.3
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 
 Transport = httpx.AsyncBaseTransport
+
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": request.param}
 
 
 @pytest.fixture
@@ -76,15 +80,6 @@ def saying(*pieces: bytes, then: str = "wait") -> Callable[[Peer, Received], obj
             await peer.gone()
 
     return handler
-
-
-async def until(true: Callable[[], bool], seconds: float = BOUND_SECONDS) -> float:
-    """Poll; the seconds it took. Fails after the bound."""
-    began = time.monotonic()
-    while not true():
-        assert time.monotonic() - began < seconds, "not within its bound"
-        await asyncio.sleep(0.005)
-    return time.monotonic() - began
 
 
 # -- framing
@@ -311,7 +306,8 @@ def dying_kept_connection(tries: list[int]) -> Callable[[Peer, Received], object
         if tries.count(peer.number) > 1:
             peer.reset()
             await peer.gone()
-        await peer.send(OK)
+        else:
+            await peer.send(OK)
 
     return handler
 
