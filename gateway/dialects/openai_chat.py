@@ -15,7 +15,7 @@ import msgspec
 from gateway.dialects.appendix import Appendix, write_appendix
 from gateway.dialects.body import read_body
 from gateway.dialects.turn import Turn
-from shared.chat.collect import Reply
+from shared.chat.collect import Reply, ReplyToolCall
 from shared.chat.events import (
     Event,
     MediaReady,
@@ -31,14 +31,18 @@ from shared.chat.events import (
     TurnStart,
     Usage,
 )
+from shared.chat.json_schema import compile_schema
 from shared.chat.request import (
     ChatRequest,
     Message,
+    OutputFormat,
     Part,
     ReasoningPart,
     Role,
     TextPart,
+    Tool,
     ToolCallPart,
+    ToolChoice,
     ToolResultPart,
 )
 from shared.errors import BadRequest, GatewayError
@@ -86,7 +90,6 @@ class _Unheeded(msgspec.Struct):
     prompt_cache_retention: Any = None
     prediction: Any = None
     verbosity: Any = None
-    parallel_tool_calls: Any = None
 
 
 class _Part(msgspec.Struct):
@@ -100,8 +103,14 @@ class _Function(msgspec.Struct):
     arguments: str = ""
 
 
+class _Custom(msgspec.Struct):
+    name: str
+    input: str = ""
+
+
 class _ToolCall(msgspec.Struct):
-    function: _Function
+    function: _Function | None = None
+    custom: _Custom | None = None
     id: str = ""
 
 
@@ -126,8 +135,49 @@ class _Thinking(msgspec.Struct):
     budget_tokens: int | None = None
 
 
+class _Schema(msgspec.Struct):
+    name: str = ""
+    schema: msgspec.Raw = msgspec.Raw()
+    strict: bool | None = None
+
+
 class _Format(msgspec.Struct):
     type: str
+    json_schema: _Schema | None = None
+
+
+class _Declared(msgspec.Struct):
+    """A function (also the legacy `functions`' entry) or a custom tool."""
+
+    name: str = ""
+    description: str | None = None
+    parameters: msgspec.Raw = msgspec.Raw()
+    format: Any = None  # Any: shown to the model as it is
+
+
+class _Tool(msgspec.Struct):
+    type: str = "function"
+    function: _Declared | None = None
+    custom: _Declared | None = None
+
+
+class _Named(msgspec.Struct):
+    name: str = ""
+
+
+class _AllowedTools(msgspec.Struct):
+    mode: str = "auto"
+    tools: list[_Tool] = []
+
+
+class _Choice(msgspec.Struct):
+    """`{"type": "function", "function": {"name"}}`, the same with custom, allowed_tools, legacy."""
+
+    type: str = "function"
+    function: _Named | None = None
+    custom: _Named | None = None
+    allowed_tools: _AllowedTools | None = None
+    name: str = ""
 
 
 class _Request(_Unheeded):
@@ -146,11 +196,11 @@ class _Request(_Unheeded):
     web_search_options: dict[str, Any] | None = None  # Any: that it is there is what counts
     response_format: _Format | None = None
     modalities: list[str] | None = None
-    # Any: not read until tools are, only refused
-    tools: Any = None
-    tool_choice: Any = None
-    functions: Any = None
-    function_call: Any = None
+    tools: list[_Tool] | None = None
+    tool_choice: str | _Choice | None = None
+    parallel_tool_calls: bool | None = None
+    functions: list[_Declared] | None = None
+    function_call: str | _Choice | None = None
 
 
 _DECODER = msgspec.json.Decoder(_Request)
@@ -168,6 +218,7 @@ def read_request(body: bytes) -> ChatRequest:
     if not given.model or not given.model.strip():
         raise BadRequest("model is missing", param="model")
     _refuse_unsupported(given)
+    tools, choice = _read_tools(given)
     return ChatRequest(
         model=given.model,
         messages=_read_messages(given.messages),
@@ -178,32 +229,129 @@ def read_request(body: bytes) -> ChatRequest:
         search=given.web_search_options is not None,
         max_output_tokens=_read_max_tokens(given),
         stop_sequences=_read_stop(given.stop),
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=given.parallel_tool_calls is not False and not given.functions,
+        output_format=_read_format(given.response_format),
         ignored=_read_ignored(given),
+        given=_Given(legacy_functions=True) if given.functions else None,
     )
+
+
+class _Given(msgspec.Struct, frozen=True):
+    """What the writer has to know: a caller that sent `functions` reads `function_call`."""
+
+    legacy_functions: bool = False
 
 
 def _refuse_unsupported(given: _Request) -> None:
     if given.n not in (None, 1):
         raise BadRequest("n: only one choice is supported, leave it out or send 1", param="n")
-    if given.tools:
-        raise BadRequest("tools: tools aren't supported yet", param="tools")
-    if given.functions:
-        raise BadRequest("functions: functions aren't supported yet", param="functions")
-    for name, choice in (
-        ("tool_choice", given.tool_choice),
-        ("function_call", given.function_call),
-    ):
-        if choice and choice not in ("none", "auto"):  # without tools these two ask for nothing
-            raise BadRequest(f"{name}: tools aren't supported yet", param=name)
-    if given.response_format and given.response_format.type != "text":
-        raise BadRequest(
-            "response_format: only text is supported yet", param="response_format.type"
-        )
     for index, modality in enumerate(given.modalities or ()):
         if modality != "text":
             raise BadRequest(
                 f"modalities[{index}]: only text is supported yet", param=f"modalities[{index}]"
             )
+
+
+def _read_tools(given: _Request) -> tuple[tuple[Tool, ...], ToolChoice]:
+    """`tools` and `tool_choice`, or their forerunners `functions` and `function_call`."""
+    tools = [_read_tool(tool, f"tools[{i}]") for i, tool in enumerate(given.tools or ())]
+    tools += [_read_function(f, f"functions[{i}]") for i, f in enumerate(given.functions or ())]
+    for field, choice in (
+        ("tool_choice", given.tool_choice),
+        ("function_call", given.function_call),
+    ):
+        if choice is not None:
+            return _choose(tools, choice, field)
+    return tuple(tools), ToolChoice()
+
+
+def _read_tool(given: _Tool, path: str) -> Tool:
+    if given.type == "custom" or (given.custom and not given.function):
+        if given.custom is None or not given.custom.name:
+            raise BadRequest(f"{path}.custom.name is missing", param=f"{path}.custom.name")
+        return Tool(
+            name=given.custom.name,
+            description=given.custom.description or "",
+            kind="custom",
+            grammar=_read_grammar(given.custom.format),
+        )
+    if given.function is None:
+        raise BadRequest(
+            f"{path}.type: only function and custom tools run here, not {given.type}",
+            param=f"{path}.type",
+        )
+    return _read_function(given.function, f"{path}.function")
+
+
+def _read_function(given: _Declared, path: str) -> Tool:
+    if not given.name:
+        raise BadRequest(f"{path}.name is missing", param=f"{path}.name")
+    schema = bytes(given.parameters)
+    if schema in (b"", b"null"):
+        schema = b"{}"
+    if not schema.startswith(b"{"):
+        raise BadRequest(f"{path}.parameters: expected a JSON Schema", param=f"{path}.parameters")
+    return Tool(given.name, given.description or "", msgspec.Raw(schema))
+
+
+def _read_grammar(given: object) -> str:
+    """`{"type": "grammar", "grammar": {"syntax", "definition"}}`; also without the inner object."""
+    if not isinstance(given, dict):
+        return ""
+    inner = given.get("grammar") if isinstance(given.get("grammar"), dict) else given
+    definition = inner.get("definition") if isinstance(inner, dict) else None
+    return definition if isinstance(definition, str) else ""
+
+
+def _choose(
+    tools: list[Tool], given: str | _Choice, field: str
+) -> tuple[tuple[Tool, ...], ToolChoice]:
+    """The tools that may be called, and whether one must be."""
+    if isinstance(given, _Choice) and given.allowed_tools is not None:
+        allowed = {_named(t.function or t.custom) for t in given.allowed_tools.tools}
+        tools = [tool for tool in tools if tool.name in allowed]
+        given = given.allowed_tools.mode
+    if isinstance(given, _Choice):
+        name = _named(given.function or given.custom) or given.name
+        if name not in {tool.name for tool in tools}:
+            raise BadRequest(f"{field}: there is no tool {name!r} in this request", param=field)
+        return tuple(tools), ToolChoice("named", name)
+    match given:
+        case "auto" | "none":
+            return tuple(tools), ToolChoice(given if tools else "auto")
+        case "required" | "any":
+            if not tools:
+                raise BadRequest(f"{field}: there are no tools in this request", param=field)
+            return tuple(tools), ToolChoice("required")
+        case _:
+            raise BadRequest(f"{field}: expected auto, none, required or a tool", param=field)
+
+
+def _named(given: "_Declared | _Named | None") -> str:
+    return given.name if given else ""
+
+
+def _read_format(given: _Format | None) -> OutputFormat | None:
+    if given is None or given.type == "text":
+        return None
+    if given.type == "json_object":
+        return OutputFormat()
+    if given.type != "json_schema":
+        raise BadRequest(
+            "response_format.type: expected text, json_object or json_schema",
+            param="response_format.type",
+        )
+    path = "response_format.json_schema"
+    if given.json_schema is None or not bytes(given.json_schema.schema):
+        raise BadRequest(f"{path}.schema is missing", param=f"{path}.schema")
+    compile_schema(bytes(given.json_schema.schema), param=f"{path}.schema")
+    return OutputFormat(
+        schema=given.json_schema.schema,
+        name=given.json_schema.name,
+        strict=bool(given.json_schema.strict),
+    )
 
 
 # Spellings of OpenAI → neutral roles.
@@ -256,10 +404,18 @@ def _read_assistant_parts(given: _Message, path: str) -> Iterator[Part]:
         yield from _read_content(given, path)
     if given.refusal:
         yield TextPart(given.refusal)
-    for call in given.tool_calls or ():
-        yield ToolCallPart(call.id, call.function.name, call.function.arguments)
+    for index, call in enumerate(given.tool_calls or ()):
+        yield _read_call(call, f"{path}.tool_calls[{index}]")
     if given.function_call:
         yield ToolCallPart("", given.function_call.name, given.function_call.arguments)
+
+
+def _read_call(given: _ToolCall, path: str) -> ToolCallPart:
+    if given.custom is not None:
+        return ToolCallPart(given.id, given.custom.name, given.custom.input, custom=True)
+    if given.function is None:
+        raise BadRequest(f"{path}.function is missing", param=f"{path}.function")
+    return ToolCallPart(given.id, given.function.name, given.function.arguments)
 
 
 def _read_tool_result(given: _Message, path: str) -> ToolResultPart:
@@ -400,10 +556,16 @@ class _CalledFunction(msgspec.Struct, omit_defaults=True):
     name: str | None = None
 
 
-class _CalledTool(msgspec.Struct, omit_defaults=True):
+class _CalledCustom(msgspec.Struct, omit_defaults=True):
+    input: str
+    name: str | None = None
+
+
+class _CalledTool(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A whole call in a reply; in a chunk `index` is there and all but it may be missing."""
 
-    function: _CalledFunction
+    function: _CalledFunction | None = None
+    custom: _CalledCustom | None = None
     index: int | None = None
     id: str | None = None
     type: str | None = None
@@ -414,6 +576,7 @@ class _Delta(msgspec.Struct, omit_defaults=True):
     content: str | None = None
     annotations: list[_Annotation] | None = None
     tool_calls: list[_CalledTool] | None = None
+    function_call: _CalledFunction | None = None
 
 
 class _ReplyMessage(msgspec.Struct, kw_only=True):
@@ -422,10 +585,11 @@ class _ReplyMessage(msgspec.Struct, kw_only=True):
     reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
     annotations: list[_Annotation] | msgspec.UnsetType = msgspec.UNSET
     tool_calls: list[_CalledTool] | msgspec.UnsetType = msgspec.UNSET
+    function_call: _CalledFunction | msgspec.UnsetType = msgspec.UNSET
     refusal: None = None
 
 
-class _Choice(msgspec.Struct, kw_only=True):
+class _ReplyChoice(msgspec.Struct, kw_only=True):
     index: int = 0
     message: _ReplyMessage
     logprobs: None = None
@@ -453,7 +617,7 @@ class _Completion(msgspec.Struct, kw_only=True):
     object: str = "chat.completion"
     created: int
     model: str
-    choices: list[_Choice]
+    choices: list[_ReplyChoice]
     usage: _Usage
 
 
@@ -500,6 +664,7 @@ class ChunkWriter:
         self._phase: Literal["new", "open", "thinking", "ended"] = "new"
         self._length = 0  # characters of `content` so far: citations say where they stand in it
         self._extras = Reply()  # its media and sources, until the end
+        self._calls = _Calls(turn)
 
     def feed(self, event: Event) -> bytes:
         """Contract: any order of events; after the first `TurnEnd` or `TurnFailed`, nothing."""
@@ -518,16 +683,14 @@ class ChunkWriter:
             case MediaReady(kind, url):
                 self._extras.media.append((kind, url))
                 return self._begin()
-            case ToolCallStart(index, call_id, name):
-                call = _CalledTool(_CalledFunction("", name), index, call_id, "function")
-                return self._enter("open") + self._frame.delta(_Delta(tool_calls=[call]))
-            case ToolCallDelta(index, arguments):
-                call = _CalledTool(_CalledFunction(arguments), index)
-                return self._enter("open") + self._frame.delta(_Delta(tool_calls=[call]))
+            case ToolCallStart():
+                return self._enter("open") + self._frame.delta(self._calls.start(event))
+            case ToolCallDelta():
+                return self._enter("open") + self._frame.delta(self._calls.go_on(event))
             case TurnStart() | ToolCallEnd():
                 return b""
             case TurnEnd(reason, usage):
-                return self._end(_FINISH_REASONS[reason], usage or Usage())
+                return self._end(self._calls.finish_reason(reason), usage or Usage())
             case TurnFailed(error):
                 return self._fail(error)
             case _:
@@ -582,6 +745,55 @@ class ChunkWriter:
         return closing + b"data: " + write_error(error, "") + b"\n\n"
 
 
+class _Calls:
+    """Spells tool calls as their caller reads them: `tool_calls`, or the older `function_call`."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._legacy = isinstance(turn.given, _Given) and turn.given.legacy_functions
+        self._custom: set[int] = set()
+
+    def start(self, event: ToolCallStart) -> _Delta:
+        if self._legacy:
+            return _Delta(function_call=_CalledFunction("", event.name))
+        if event.custom:
+            self._custom.add(event.index)
+        return _Delta(
+            tool_calls=[_called(event.call_id, event.name, "", event.custom, index=event.index)]
+        )
+
+    def go_on(self, event: ToolCallDelta) -> _Delta:
+        if self._legacy:
+            return _Delta(function_call=_CalledFunction(event.arguments))
+        if event.index in self._custom:
+            call = _CalledTool(index=event.index, custom=_CalledCustom(event.arguments))
+        else:
+            call = _CalledTool(index=event.index, function=_CalledFunction(event.arguments))
+        return _Delta(tool_calls=[call])
+
+    def whole(self, calls: list[ReplyToolCall]) -> list[_CalledTool]:
+        return [_called(c.call_id, c.name, c.arguments, c.custom, index=None) for c in calls]
+
+    def legacy(self, calls: list[ReplyToolCall]) -> _CalledFunction | None:
+        """The one call of a legacy reply."""
+        return (
+            _CalledFunction(calls[0].arguments, calls[0].name) if self._legacy and calls else None
+        )
+
+    def finish_reason(self, reason: StopReason) -> str:
+        called = reason == "tool_calls" and self._legacy
+        return "function_call" if called else _FINISH_REASONS[reason]
+
+
+def _called(
+    call_id: str, name: str, arguments: str, custom: bool, *, index: int | None
+) -> _CalledTool:
+    if custom:
+        called = _CalledCustom(arguments, name)
+        return _CalledTool(custom=called, index=index, id=call_id, type="custom")
+    function = _CalledFunction(arguments, name)
+    return _CalledTool(function=function, index=index, id=call_id, type="function")
+
+
 class _Frame:
     """The frames of one turn's stream, as byte templates.
 
@@ -627,17 +839,20 @@ def write_reply(turn: Turn, reply: Reply) -> bytes:
     content: str | None = text + appendix.text
     if not content and reply.tool_calls:
         content = None
+    calls = _Calls(turn)
+    legacy = calls.legacy(reply.tool_calls)
     message = _ReplyMessage(
         content=content,
         reasoning_content=reasoning or msgspec.UNSET,
         annotations=_annotations(appendix, len(text)) or msgspec.UNSET,
-        tool_calls=_called_tools(reply) or msgspec.UNSET,
+        tool_calls=(not legacy and calls.whole(reply.tool_calls)) or msgspec.UNSET,
+        function_call=legacy or msgspec.UNSET,
     )
     completion = _Completion(
         id=turn.id,
         created=turn.created,
         model=turn.model,
-        choices=[_Choice(message=message, finish_reason=_FINISH_REASONS[reply.reason])],
+        choices=[_ReplyChoice(message=message, finish_reason=calls.finish_reason(reply.reason))],
         usage=_usage(reply.usage or Usage()),
     )
     return _encode(completion)
@@ -663,13 +878,6 @@ def _annotations(appendix: Appendix, offset: int) -> list[_Annotation]:
             url_citation=_CitedUrl(offset + cited.start, offset + cited.end, cited.title, cited.url)
         )
         for cited in appendix.citations
-    ]
-
-
-def _called_tools(reply: Reply) -> list[_CalledTool]:
-    return [
-        _CalledTool(_CalledFunction(call.arguments, call.name), id=call.call_id, type="function")
-        for call in reply.tool_calls
     ]
 
 

@@ -29,6 +29,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     include_usage: bool = False
     rendering: Rendering = Rendering()
+    given: object = None
 
 
 class StreamWriter(Protocol):

@@ -33,6 +33,7 @@ def chat_handler(dialect_name: str) -> Handler:
             request.scope, request.receive, max_bytes=resources.settings.max_body_bytes
         )
         chat_request = dialect.read_request(body)
+        _refuse_tools(chat_request)
         variant = await _variant(resources, chat_request)
         check_model(caller, variant)
         once = once_of(request, body, caller, resources.store.idempotency)
@@ -44,6 +45,7 @@ def chat_handler(dialect_name: str) -> Handler:
             model=chat_request.model,
             include_usage=chat_request.include_usage,
             rendering=rendering_of(resources.settings),
+            given=chat_request.given,
         )
         answer = StreamAnswer if chat_request.stream else WholeAnswer
         return answer(
@@ -57,6 +59,16 @@ def chat_handler(dialect_name: str) -> Handler:
         )
 
     return handle
+
+
+def _refuse_tools(request: ChatRequest) -> None:
+    """Until a turn can carry them they are refused, never dropped."""
+    if request.tools:
+        raise BadRequest("tools: tools aren't supported yet", param="tools")
+    if request.output_format:
+        raise BadRequest(
+            "response_format: only text is supported yet", param="response_format.type"
+        )
 
 
 async def _variant(resources: Resources, request: ChatRequest) -> Variant:

@@ -47,7 +47,7 @@ class Reply(msgspec.Struct):
 
 
 class Collector:
-    """`feed` every event of a turn; `reply` is whole after `TurnEnd`; `error` is set by `TurnFailed`."""
+    """`feed` every event of a turn; `TurnEnd` makes `reply` whole, `TurnFailed` sets `error`."""
 
     def __init__(self) -> None:
         self._text: list[str] = []

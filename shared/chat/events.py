@@ -27,7 +27,7 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one turn. `counted` = by the gateway with Qwen's vocabulary, not told by the upstream."""
+    """Tokens of one turn. `counted` = by us with Qwen's vocabulary, not told by the upstream."""
 
     input_tokens: int = 0
     output_tokens: int = 0

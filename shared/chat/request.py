@@ -92,6 +92,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     `thinking`: None = the model's own choice (or the variant's), True/False = asked for.
     `search`: True = the caller asked for web search (the variant may ask for it too).
     `ignored` = names of fields that were accepted and can't be honoured.
+    `given` = the request as its dialect read it, for that dialect's own writer; nobody else looks.
     """
 
     model: str
@@ -108,3 +109,4 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     parallel_tool_calls: bool = True
     output_format: OutputFormat | None = None
     ignored: tuple[str, ...] = ()
+    given: object = None

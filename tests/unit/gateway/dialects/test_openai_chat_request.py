@@ -161,13 +161,6 @@ def test_a_wrong_field_is_told_in_words_of_json(fields: dict[str, Any], message:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ({"functions": [{"name": "f"}]}, "functions"),
-        ({"tool_choice": "required"}, "tool_choice"),
-        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
-        ({"function_call": {"name": "f"}}, "function_call"),
-        ({"response_format": {"type": "json_object"}}, "response_format.type"),
-        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.type"),
         ({"modalities": ["text", "audio"]}, "modalities[1]"),
         ({"messages": [*HI, {"role": "assistant", "audio": {"id": "a"}}]}, "messages[1].audio"),
     ],
@@ -322,7 +315,6 @@ def test_stop_may_be_a_string_or_more_than_four() -> None:
         ("metadata", {"a": "b"}),
         ("store", True),
         ("service_tier", "flex"),
-        ("parallel_tool_calls", True),
         ("prediction", {"type": "content", "content": "x"}),
     ],
 )
