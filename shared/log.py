@@ -62,7 +62,7 @@ def set_up(
     for handler in handlers:
         root.addHandler(handler)
     root.setLevel(level)
-    for chatty in ("asyncio", "httpx", "httpcore", "aiohttp", "rq.worker"):
+    for chatty in ("asyncio", "httpx", "httpcore", "rq.worker"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(True)
 
