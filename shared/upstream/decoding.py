@@ -33,6 +33,7 @@ class _Inflate:
     def __init__(self, wbits: int) -> None:
         self._inflate = zlib.decompressobj(wbits)
         self._maybe_raw = wbits == zlib.MAX_WBITS
+        self._fed = b""  # while it may yet turn out to have no frame: its two bytes tell
 
     def feed(self, chunk: bytes) -> bytes:
         """What `chunk` lets out.
@@ -46,7 +47,8 @@ class _Inflate:
             if not self._maybe_raw:
                 raise UpstreamProtocolError("The upstream's answer can't be unpacked") from error
             self._inflate, self._maybe_raw = zlib.decompressobj(-zlib.MAX_WBITS), False
-            return self.feed(chunk)
-        if plain:
-            self._maybe_raw = False
+            return self.feed(self._fed + chunk)
+        if self._maybe_raw:
+            self._fed += chunk
+            self._maybe_raw = len(self._fed) < 2
         return plain

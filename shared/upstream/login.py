@@ -6,7 +6,6 @@ check; only `exp` is read. Renewing is signing in again.
 
 import base64
 import hashlib
-from http.cookies import CookieError, SimpleCookie
 
 import msgspec
 
@@ -73,11 +72,10 @@ def token_expiry(token: str) -> float | None:
 
 
 def _token_cookie(set_cookies: list[str]) -> str | None:
+    """The value of `token=…; Path=/; …`."""
     for line in set_cookies:
-        try:
-            cookie = SimpleCookie(line).get("token")
-        except CookieError:
-            continue
-        if cookie is not None and cookie.value:
-            return cookie.value
+        name, _, rest = line.partition("=")
+        value = rest.partition(";")[0].strip().strip('"')
+        if name.strip() == "token" and value:
+            return value
     return None

@@ -205,7 +205,7 @@ def test_a_message_is_short_and_on_one_line() -> None:
         (403, b"{}", errors.TokenRejected),
         (400, b"", errors.UpstreamRejected),
         (413, b"", errors.ContextTooLong),
-        (302, b"", errors.UpstreamEmpty),
+        (302, b"", errors.UpstreamProtocolError),
         (500, encode(envelope("data_inspection_failed")), errors.ContentRefused),
         (429, encode(envelope("insufficient_quota")), errors.UpstreamQuota),
     ],

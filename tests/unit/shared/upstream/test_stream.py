@@ -32,7 +32,9 @@ from shared.errors import (
 from shared.upstream.stream import UpstreamDecoder, begins_like_sse
 from tests.simulator.frames import (
     HELLO,
+    HIGH,
     I0,
+    LOW,
     PICTURE,
     answer,
     created,
@@ -204,7 +206,7 @@ every_situation = pytest.mark.parametrize("situation", sorted(EXPECTED))
 
 
 def test_every_golden_stream_is_expected_here() -> None:
-    assert {path.name for path in GOLDEN.iterdir()} == set(EXPECTED)
+    assert {path.name for path in GOLDEN.iterdir() if path.suffix} == set(EXPECTED)
 
 
 @every_situation
@@ -335,9 +337,21 @@ def test_a_frame_too_large_fails_the_turn() -> None:
 def test_events_glued_by_a_blank_in_their_empty_line_are_read_apart() -> None:
     body = b"\n \n".join(spell(frame).strip() for frame in answer(I0, HELLO)) + b"\n\n"
     assert told(decode([body])) == HELLO_TOLD
+    glued = spell(delta(I0, "Hi")).strip() + b"\n \n" + b"data: [DONE]\n \ndata: {late\n\n"
+    assert told(decode([glued])) == Told("Hi")
+
+
+def test_events_without_data_mean_nothing() -> None:
+    body = b"data:\n\n" + b"".join(b"data: \n\n" + spell(one) for one in answer(I0, HELLO))
+    assert told(decode([body])) == HELLO_TOLD
 
 
 # -- candidates
+
+
+def test_an_announcement_that_is_repeated_changes_nothing() -> None:
+    frames = [created(I0), created(I0), *answer(I0, HELLO[:1], end=False), created(I0)]
+    assert told(decode_frames(*frames, finished(I0))).text == HELLO[0]
 
 
 def test_a_candidate_announced_first_with_another_index_is_not_followed() -> None:
@@ -413,18 +427,26 @@ def test_a_summary_grows_at_its_end_and_nothing_is_said_twice() -> None:
 
 
 def test_a_half_character_never_crosses_from_reasoning_to_text() -> None:
-    frames = [delta(I0, "a‹HIGH›", phase="think"), delta(I0, "‹LOW›b"), finished(I0)]
+    frames = [delta(I0, "a" + HIGH, phase="think"), delta(I0, LOW + "b"), finished(I0)]
     events = decode_frames(*lone_surrogates(frames))
     assert told(events) == Told("\ufffdb", "a\ufffd")
+    frames = [delta(I0, "a" + HIGH), delta(I0, LOW + "b", phase="think"), finished(I0)]
+    assert told(decode_frames(*lone_surrogates(frames))) == Told("a\ufffd", "\ufffdb")
+
+
+def test_halves_in_a_frame_without_content_do_no_harm() -> None:
+    odd = {"choices": [{"delta": {"status": HIGH}}], "trace": [LOW, 1, None]}
+    frames = lone_surrogates([odd, *answer(I0, HELLO)])
+    assert told(decode_frames(*frames)) == HELLO_TOLD
 
 
 def test_a_half_character_at_the_end_is_not_lost_silently() -> None:
-    frames = [delta(I0, "a‹HIGH›"), finished(I0)]
+    frames = [delta(I0, "a" + HIGH), finished(I0)]
     assert told(decode_frames(*lone_surrogates(frames))) == Told("a\ufffd")
 
 
 def test_halves_elsewhere_in_a_frame_do_no_harm() -> None:
-    found = web_search(I0, ["‹HIGH›"], [{"url": "https://example.org/", "title": "‹LOW›"}])
+    found = web_search(I0, [HIGH], [{"url": "https://example.org/", "title": LOW}])
     frames = lone_surrogates([*found, *answer(I0, HELLO)])
     assert told(decode_frames(*frames)) == msgspec.structs.replace(HELLO_TOLD, sources=1)
 
