@@ -1,7 +1,7 @@
 """`Idempotency-Key`: the same request of the same caller runs once; its repeats get its answer.
 
-Also while the first is still running, and when it is streamed. What is not kept (429, 5xx, more
-than 4 MB, an answer whose client left) runs again.
+Also while the first is still running, and when it is streamed. What is not kept (429, 5xx, by
+status or in band, more than 4 MB, an answer whose client left) runs again.
 """
 
 import asyncio
@@ -11,9 +11,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import Message
 
-from shared.errors import BadRequest
+from shared.errors import BadRequest, GatewayError
 from shared.store.api_keys import ApiKey
-from shared.store.idempotency import LARGEST_ANSWER_BYTES, Answer, Idempotency, Run
+from shared.store.idempotency import LARGEST_ANSWER_BYTES, Answer, Idempotency, Run, is_kept
 
 LONGEST_KEY = 255
 
@@ -63,11 +63,16 @@ class Once:
             self._pieces.append(message.get("body", b""))
         self._whole = not message.get("more_body")
 
-    async def end(self) -> None:
-        """Keep the answer for the repeats, or let one of them run."""
+    async def end(self, *, told_in_band: GatewayError | None = None) -> None:
+        """Keep the answer for the repeats, or let one of them run.
+
+        Args:
+            told_in_band: why the answer failed after its headers; then its status counts.
+        """
         if self._run is None:
             return
-        if not self._whole or self._size_bytes > LARGEST_ANSWER_BYTES:
+        failed = told_in_band is not None and not is_kept(told_in_band.status)
+        if failed or not self._whole or self._size_bytes > LARGEST_ANSWER_BYTES:
             await self._records.forget(self._run)
             return
         answer = Answer(self._status, self._headers, b"".join(self._pieces))
@@ -99,5 +104,8 @@ def repeated(answer: Answer, *, started: bool) -> list[dict[str, Any]]:
         "status": answer.status,
         "headers": [*headers, (b"idempotent-replayed", b"true")],
     }
-    body: dict[str, Any] = {"type": "http.response.body", "body": answer.body}
+    said = answer.body
+    if started and answer.status != 200:
+        said = b"data: " + said + b"\n\n"  # comments went out while it waited: an event by now
+    body: dict[str, Any] = {"type": "http.response.body", "body": said}
     return [body] if started else [head, body]

@@ -83,6 +83,7 @@ class TurnAnswer:
         self._cancelled_by: Literal["client", "draining"] | None = None
         self._started = False
         self._ended = False
+        self._told_in_band: GatewayError | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
@@ -117,7 +118,7 @@ class TurnAnswer:
         try:
             await self._answer()
         finally:
-            await asyncio.shield(self._once.end())
+            await asyncio.shield(self._once.end(told_in_band=self._told_in_band))
 
     async def _answer(self) -> None:
         """Run the turn and answer it, whatever becomes of it."""
@@ -225,13 +226,17 @@ class StreamAnswer(TurnAnswer):
         async def emit(events: list[Event]) -> None:
             feed = self._writer.feed
             frames = b"".join([feed(event) for event in events])
-            await self._frames(frames, end=type(events[-1]) in (TurnEnd, TurnFailed))
+            last = events[-1]
+            if type(last) is TurnFailed:
+                self._told_in_band = last.error
+            await self._frames(frames, end=type(last) in (TurnEnd, TurnFailed))
 
         await self._turn.run(emit)
 
     async def _tell(self, error: GatewayError) -> None:
         """By status while it can, afterwards in band."""
         if self._started:
+            self._told_in_band = error
             await self._frames(self._writer.feed(TurnFailed(error)), end=True)
             return
         async with self._lock:

@@ -47,6 +47,11 @@ class Answer(msgspec.Struct, frozen=True):
     body: bytes
 
 
+def is_kept(status: int) -> bool:
+    """Whether an answer with this status would be the same when asked again."""
+    return status != 429 and status < 500
+
+
 class Idempotency:
     """The idempotency records, and the runs of this process."""
 
@@ -92,7 +97,7 @@ class Idempotency:
         """
         self._running.pop(run.token, None)
         packed = msgspec.msgpack.encode(answer)
-        if answer.status == 429 or answer.status >= 500 or len(answer.body) > LARGEST_ANSWER_BYTES:
+        if not is_kept(answer.status) or len(answer.body) > LARGEST_ANSWER_BYTES:
             await self.forget(run)
             return False
         kept = await self._end(run, packed, ANSWER_TTL_SECONDS * 1000)
