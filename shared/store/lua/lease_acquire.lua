@@ -71,9 +71,11 @@ local function release_would_help()
   return #ids == 8
 end
 
--- The moment and the cause of the first account that will be ready by time alone.
+-- The moment at which the first account will be ready, why not before, and whether time alone brings
+-- it about (otherwise a lease must come back first).
 local function earliest()
   local at, egress, id
+  local by_time = true
   for _, tier in ipairs(TIERS) do
     local head = redis.call('ZRANGE', K_EGRESSES .. capability .. ':' .. tier, 0, 0, 'WITHSCORES')
     if head[2] and (not at or tonumber(head[2]) < at) then
@@ -84,6 +86,7 @@ local function earliest()
   if not at then -- all that is left is lent: tell when the first of those would be ready
     local head = redis.call('ZRANGE', K_BUSY .. capability, 0, 0, 'WITHSCORES')
     if not head[1] then return nil, 'none' end
+    by_time = false
     id = head[1]
     egress = redis.call('HGET', K_ACCOUNT .. id, 'egress')
     at = math.max(tonumber(head[2]), rest_until(egress))
@@ -91,9 +94,9 @@ local function earliest()
   local a = read(id)
   local cooldown = a and a.cooldowns[capability]
   if rest_until(egress) > math.max(now, cooldown and cooldown['until'] or 0) then
-    return at, 'blocked'
+    return at, 'blocked', by_time
   end
-  return at, cooldown and cooldown.reason == 'quota' and 'exhausted' or 'cooling'
+  return at, cooldown and cooldown.reason == 'quota' and 'exhausted' or 'cooling', by_time
 end
 
 local head = live_head(capability)
@@ -109,7 +112,7 @@ if not head or head == token then
   end
 end
 
-local at, cause = earliest()
+local at, cause, by_time = earliest()
 if cause == 'none' then
   redis.call('ZREM', K_QUEUE .. capability, token)
   return {'none', 0}
@@ -127,4 +130,4 @@ if wait_ms > 0 and not redis.call('ZSCORE', K_QUEUE .. capability, token) then
 end
 -- Those behind the first are told by a message: a thousand of them must not look all the time.
 local first = not head or head == token
-return {'wait', first and ms <= wait_ms and ms or -1}
+return {'wait', first and by_time and ms <= wait_ms and ms or -1}
