@@ -200,7 +200,10 @@ class Connection:
                 # What was connected before may be dead or, worse, owe replies: start afresh.
                 await self._drop_idle_connections()
                 await self._client.redis.execute_command("PING")  # type: ignore[no-untyped-call]  # as above
-            except (RedisError, OSError, TimeoutError):
+            except Exception as error:
+                # Whatever it was: nobody else would ever close the breaker again.
+                if not isinstance(error, RedisError | OSError):
+                    log.exception("probe of the store failed")
                 honour_cancellation()
                 await asyncio.sleep(PROBE_INTERVAL_SECONDS)
                 continue

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from shared.errors import Conflict, NotFound
+from shared.sealing import SealBroken
 from shared.settings import AccountEntry
 from shared.store import keys
 from shared.store.accounts import State
@@ -78,6 +79,18 @@ async def test_an_entry_equal_to_an_account_from_elsewhere_keeps_its_token(store
     )
     assert await store.accounts.add_missing(entries(1)) == 0
     assert (await store.leases.acquire("chat")).access_token == "jwt"
+
+
+async def test_what_another_secret_key_sealed_is_listed_and_replaced_by_its_entry(
+    store: Store, open_store: OpenStore
+) -> None:
+    await store.accounts.add(email(0), "pw0", proxy="http://proxy:1")
+    stranger = open_store(secret_key="n" * 32)
+    assert "another SECRET_KEY" in (await stranger.accounts.get(email(0))).proxy
+    with pytest.raises(SealBroken):
+        await stranger.accounts.password(email(0))
+    assert await stranger.accounts.add_missing(entries(1)) == 1
+    assert await stranger.accounts.password(email(0)) == "pw0"
 
 
 async def test_no_secret_is_readable_in_the_database(store: Store) -> None:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from shared.errors import NotFound, Unauthorized
+from shared.errors import Conflict, NotFound, Unauthorized
 from shared.store import keys
 from shared.store.api_keys import ApiKeyChanges
 from shared.store.store import Store
@@ -136,6 +136,27 @@ async def test_unknown_ids_are_not_found(store: Store) -> None:
         await store.api_keys.delete("nobody")
     with pytest.raises(NotFound):
         await store.api_keys.change("nobody", ApiKeyChanges(name="x"))
+
+
+async def test_changes_made_at_once_are_all_there_or_told_as_a_conflict(
+    open_store: OpenStore,
+) -> None:
+    stores = [open_store() for _ in range(10)]
+    key_id = (await stores[0].api_keys.create("ci")).record.id
+    fields = ("rate_limit_per_minute", "daily_token_budget", "max_streams")
+
+    async def change(number: int) -> str | None:
+        field = fields[number % 3]
+        try:
+            await stores[number].api_keys.change(key_id, ApiKeyChanges(**{field: number + 1}))
+        except Conflict:
+            return None
+        return field
+
+    made = set(await asyncio.gather(*(change(number) for number in range(10)))) - {None}
+    record = await stores[0].api_keys.get(key_id)
+    assert made
+    assert {field for field in fields if getattr(record, field) is not None} == made
 
 
 async def test_created_keys_outlive_a_rotation_of_the_secret_key(

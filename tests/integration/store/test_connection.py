@@ -234,6 +234,32 @@ async def test_the_last_model_list_is_served_while_redis_is_away(
     assert (last.body, last.fresh) == (b"[1]", False)
 
 
+async def test_without_a_list_ever_read_an_outage_is_told(
+    own_redis: RedisServer, own_store: Store
+) -> None:
+    own_redis.stop()
+    with pytest.raises(StoreUnavailable):
+        await own_store.cache.models_get()
+
+
+async def test_the_breaker_opens_once_and_closes_by_itself(
+    own_redis: RedisServer, own_store: Store
+) -> None:
+    returns: list[bool] = []
+    own_store.connection.on_return(lambda: returns.append(own_store.connection.is_away))
+    own_redis.freeze()
+    with pytest.raises(StoreUnavailable):
+        await own_store.ping()
+    assert own_store.connection.is_away
+    own_redis.thaw()
+
+    async def closed() -> bool:
+        return not own_store.connection.is_away
+
+    await until(closed, seconds=2)
+    assert returns == [False]
+
+
 async def test_the_admission_budget_ends_what_takes_too_long(own_store: Store) -> None:
     started = time.monotonic()
     with pytest.raises(StoreUnavailable):
