@@ -20,7 +20,7 @@ from shared.upstream.client import Upstream
 
 log = logging.getLogger(__name__)
 
-# How old this process's copy may be before it looks into Redis again.
+# How old this process's copy may be before it looks into Redis again, or as old as a list lives.
 LOOK_AGAIN_SECONDS = 5
 
 # How long a request waits for the very first list while another process reads it.
@@ -35,6 +35,9 @@ class Catalogues:
     ) -> None:
         self._settings = settings
         self._aliases = settings.aliases
+        self._look_again_seconds = min(
+            LOOK_AGAIN_SECONDS, settings.models_cache_ttl or LOOK_AGAIN_SECONDS
+        )
         self._store = store
         self._accounts = accounts
         self._upstream = upstream
@@ -59,7 +62,7 @@ class Catalogues:
 
     def known(self) -> Catalogue | None:
         """The newest list this process knows, without waiting; None while there is none at all."""
-        if time.monotonic() - self._looked_at > LOOK_AGAIN_SECONDS:
+        if time.monotonic() - self._looked_at > self._look_again_seconds:
             self._start_look()
         return self._current
 
