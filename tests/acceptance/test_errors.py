@@ -142,7 +142,6 @@ def test_a_malformed_body_is_a_400_that_names_the_field(
         ("stream", "yes"),
         ("stream_options", "usage"),
         ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("functions", [{"name": "f"}]),
         ("tool_choice", "required"),
     ],
 )
