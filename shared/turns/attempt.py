@@ -194,7 +194,7 @@ class Attempt:
         """Emit what the limits leave of `events`; True when the turn ended with them.
 
         Raises:
-            GatewayError: the turn failed and nothing of it went out before.
+            GatewayError: the turn failed and there is nothing of it to emit before.
         """
         if self._limits is not None:
             if self._limits.needs_vocabulary(events):
@@ -212,7 +212,9 @@ class Attempt:
             events[-1] = await self._with_usage(last)
         elif type(last) is TurnFailed:
             self._generating = False
-            if not self._begun:
+            # Text that came in one piece with the failure goes out before it, as it would have had
+            # the two come apart: how the bytes were cut decides nothing (contract.md 7.9).
+            if not self._begun and len(events) == 1:
                 raise last.error
             self._turn.error = last.error
         else:
