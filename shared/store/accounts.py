@@ -366,6 +366,8 @@ class Accounts:
         )
 
     def _shown_proxy(self, account: str, sealed: str) -> str:
+        if not sealed:
+            return ""
         try:
             proxy = self._sealer.unseal(sealed, place=f"{keys.account(account)}#proxy")
         except SealBroken:

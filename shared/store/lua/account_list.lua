@@ -8,28 +8,50 @@
 -- returns page: {last account looked at or '' at the end, account, account, …}
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local wanted, limit = ARGV[2], tonumber(ARGV[4])
+local wanted, search, limit = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local ids = redis.call('ZRANGEBYLEX', K_ACCOUNTS, ARGV[1] == '' and '-' or '(' .. ARGV[1], '+',
   'LIMIT', 0, ARGV[5])
+if #ids == 0 then return {''} end
 
-local function shown_state(id)
-  for _, state in ipairs({'ready', 'new', 'disabled', 'dead'}) do
-    local cooling_until = redis.call('ZSCORE', K_STATE .. state, id)
-    if cooling_until then
-      local cools = (state == 'ready' or state == 'new') and tonumber(cooling_until) > now
-      return cools and 'cooling' or state
-    end
+local found = ids
+if search ~= '' then
+  found = {}
+  for _, id in ipairs(ids) do
+    if string.find(id, search, 1, true) then found[#found + 1] = id end
   end
-  return ''
 end
 
-local page, last = {''}, ''
-for _, id in ipairs(ids) do
-  last = id
-  if ARGV[3] == '' or string.find(id, ARGV[3], 1, true) then
-    if wanted == '' or wanted == shown_state(id) then
-      page[#page + 1] = id
-      if #page > limit then break end
+local function always() return true end
+local function cools(till) return till > now end
+local function rests_not(till) return till <= now end
+
+-- Whether each of `found` is in the wanted state: one question per set, not per account.
+local matches = {}
+local function look_in(state, accepts)
+  if accepts == cools and redis.call('ZCOUNT', K_STATE .. state, '(' .. now, '+inf') == 0 then return end
+  local scores = redis.call('ZMSCORE', K_STATE .. state, unpack(found))
+  for i = 1, #found do
+    if scores[i] and accepts(tonumber(scores[i])) then matches[i] = true end
+  end
+end
+if wanted ~= '' and #found > 0 then
+  if wanted == 'cooling' then
+    look_in('ready', cools)
+    look_in('new', cools)
+  elseif wanted == 'ready' or wanted == 'new' then
+    look_in(wanted, rests_not)
+  else
+    look_in(wanted, always)
+  end
+end
+
+local page, last = {''}, ids[#ids]
+for i, id in ipairs(found) do
+  if wanted == '' or matches[i] then
+    page[#page + 1] = id
+    if #page > limit then
+      last = id
+      break
     end
   end
 end
