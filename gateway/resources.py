@@ -67,11 +67,15 @@ class Resources:
         """What `/metrics` shows of the whole pool; None while Redis is away."""
         try:
             pool = await self.store.pool_state()
+            steps = await self.store.due.counts()
+            counts = await self.store.counts.read()
         except StoreUnavailable:
             return None
         return metrics.PoolState(
             accounts={str(state): count for state, count in pool.accounts.items()},
             leases_in_flight=pool.leases_in_flight,
+            jobs=steps,
+            counts=counts,
         )
 
     async def _prepare(self) -> None:

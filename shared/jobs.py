@@ -73,8 +73,14 @@ def name_of(path: str) -> str:
 
 def step(job: str, step_id: str, *arguments: str) -> Step:
     """A step of a job of the table; the same id is the same step."""
-    claim_seconds = JOBS[job].claim_seconds
-    return Step(id=step_id, job=job, arguments=arguments, claim_seconds=claim_seconds)
+    kind = JOBS[job]
+    return Step(
+        id=step_id,
+        job=job,
+        arguments=arguments,
+        claim_seconds=kind.claim_seconds,
+        queue=kind.queue,
+    )
 
 
 def retry_pause_seconds(job: str, tries: int) -> float:

@@ -23,8 +23,6 @@ from shared import jobs, metrics
 from shared.errors import StoreUnavailable
 from shared.log import context
 from shared.settings import Settings
-from shared.store.counts import Counts
-from shared.store.due import Due
 from shared.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -50,8 +48,7 @@ class Resources:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.store = Store(settings, observe=_observe_redis)
-        self.due = Due(self.store.connection)
-        self.counts = Counts(self.store.connection)
+        self.due = self.store.due
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -134,7 +131,7 @@ async def _settle_failure(resources: Resources, name: str, step_id: str, error: 
 
 async def _hand_on_counts(resources: Resources) -> None:
     try:
-        await resources.counts.add(metrics.take_counts())
+        await resources.store.counts.add(metrics.take_counts())
     except StoreUnavailable:
         log.warning("counts of this job are lost, store away")
 

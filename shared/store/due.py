@@ -16,14 +16,10 @@ looking at their record and leave when the work is done.
 Knows: the zset and its scripts. Does not know: what a job does, RQ.
 """
 
-from typing import Final
-
 import msgspec
 
 from shared.store import keys
 from shared.store.connection import Connection
-
-STATES: Final = ("due", "later", "running", "failed")
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -34,6 +30,7 @@ class Step(msgspec.Struct, frozen=True):
     arguments: tuple[str, ...] = ()
     claim_seconds: float = 30.0
     tries: int = 0
+    queue: str = "jobs"
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -105,10 +102,13 @@ class Due:
         reply = await self._connection.ask("due_tries", "HGET", keys.due_tries(), step_id)
         return int(reply or 0)
 
-    async def counts(self) -> dict[str, int]:
-        """Steps by state. Script: due_state.lua"""
+    async def counts(self) -> dict[tuple[str, str], int]:
+        """Steps by queue and state (`due`, `later`, `running`, `failed`). Script: due_state.lua"""
         reply = await self._connection.run("due_state", keys.DUE)
-        return dict(zip(STATES, map(int, reply), strict=True))
+        return {
+            (queue, state): int(number)
+            for queue, state, number in zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+        }
 
     async def failed(self) -> list[Failed]:
         """The newest steps that were given up."""
@@ -138,11 +138,13 @@ class _What(msgspec.Struct, frozen=True):
     # Not a list in Lua's sense: cjson writes an empty one as `{}`, so it is kept as text.
     arguments: str
     claim_ms: int
+    queue: str
 
 
 def _what(step: Step) -> bytes:
     arguments = msgspec.json.encode(step.arguments).decode()
-    return msgspec.json.encode(_What(step.job, arguments, int(step.claim_seconds * 1000)))
+    claim_ms = int(step.claim_seconds * 1000)
+    return msgspec.json.encode(_What(step.job, arguments, claim_ms, step.queue))
 
 
 def _step(step_id: str, text: str, tries: int) -> Step:
@@ -153,4 +155,5 @@ def _step(step_id: str, text: str, tries: int) -> Step:
         arguments=msgspec.json.decode(what.arguments, type=tuple[str, ...]),
         claim_seconds=what.claim_ms / 1000,
         tries=tries,
+        queue=what.queue,
     )

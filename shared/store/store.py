@@ -22,6 +22,8 @@ from shared.store.accounts import STATES, Accounts, State
 from shared.store.api_keys import WATCH_SECONDS, ApiKeys
 from shared.store.cache import Cache
 from shared.store.connection import Connection, Observe, observe_nothing
+from shared.store.counts import Counts
+from shared.store.due import Due
 from shared.store.idempotency import RUN_TTL_SECONDS, Idempotency
 from shared.store.leases import Leases
 from shared.store.limits import Limits
@@ -72,6 +74,8 @@ class Store:
         self.limits = Limits(self.connection)
         self.cache = Cache(self.connection)
         self.idempotency = Idempotency(self.connection)
+        self.due = Due(self.connection)
+        self.counts = Counts(self.connection)
         self._lease_seconds = settings.lease_ttl_seconds / 3
         self._tasks: list[asyncio.Task[None]] = []
 

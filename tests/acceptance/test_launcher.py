@@ -113,8 +113,7 @@ def test_a_signal_stops_everything_in_order(demo: Watched, number: signal.Signal
     demo.send(number)
     assert demo.wait(STOP_SECONDS) == 0
     wait_until_gone(family, 1)
-    ends = [line for line in demo.stderr.splitlines() if "child ended" in line]
-    assert [re.findall(r'child=("[^"]+"|\S+)', line)[0] for line in ends] == []
+    assert "child ended" not in demo.stderr  # each ended because the launcher said so
 
 
 def test_ctrl_c_reaches_the_launcher_alone_and_stops_everything(demo: Watched) -> None:
@@ -122,6 +121,8 @@ def test_ctrl_c_reaches_the_launcher_alone_and_stops_everything(demo: Watched) -
     os.killpg(os.getpgid(demo.pid), signal.SIGINT)
     assert demo.wait(STOP_SECONDS) == 0
     wait_until_gone(family, 1)
+    # With the terminal's signal of their own they would end in any order, Redis first.
+    assert "child ended" not in demo.stderr
 
 
 def test_a_signal_during_the_start_stops_what_was_started(

@@ -1,7 +1,7 @@
 -- Puts a step down to be done later; one that is there already is only moved earlier.
 -- KEYS[1] tag: keys.DUE
 -- ARGV[1] step: its id
--- ARGV[2] what: JSON {job, arguments, claim_ms}
+-- ARGV[2] what: JSON {job, arguments, claim_ms, queue}
 -- ARGV[3] delay: from now, ms
 -- returns added: 1; 0 when it was there already
 local t = redis.call('TIME')

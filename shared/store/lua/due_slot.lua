@@ -2,7 +2,7 @@
 -- KEYS[1] tag: keys.DUE
 -- ARGV[1] name: of the work; its step is `<name>-<slot>`
 -- ARGV[2] period: ms; a slot is a period's number since the epoch
--- ARGV[3] what: JSON {job, arguments, claim_ms}
+-- ARGV[3] what: JSON {job, arguments, claim_ms, queue}
 -- returns step: its id; '' when this slot was put down before or the last step isn't done yet
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
