@@ -48,7 +48,8 @@ async def read_body(scope: Scope, receive: Receive, *, max_bytes: int) -> bytes:
 
 
 def _too_large(max_bytes: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"The request body is larger than {max_bytes // 1024**2} MB")
+    limit = f"{max_bytes // 1024**2} MB" if max_bytes >= 1024**2 else f"{max_bytes} bytes"
+    return PayloadTooLarge(f"The request body is larger than {limit}")
 
 
 def _content_length(scope: Scope) -> int | None:

@@ -223,6 +223,12 @@ def test_a_body_sent_whole_is_a_413_that_its_sender_can_read(adjusted: Stack) ->
     assert_error(answer, 413, INVALID, "body_too_large")
 
 
+def test_a_small_routes_own_limit_is_told_as_what_it_is(stack: Stack) -> None:
+    answer = call(stack, "POST", "/verify", content=b" " * 20_000)
+    error = assert_error(answer, 413, INVALID, "body_too_large")
+    assert "10000 bytes" in error["message"]
+
+
 def test_a_body_of_just_the_limit_is_none(adjusted: Stack) -> None:
     adjusted.sim.config(prompt_limit_bytes=2 * 1024**2)
     without = len(httpx.Request("POST", "http://x", json=body_of("")).content)
