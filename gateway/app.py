@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from granian.utils.proxies import wrap_asgi_with_proxy_headers
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -58,7 +59,15 @@ def build_app(
         },
     )
     app.router.redirect_slashes = False
-    return RequestFrame(app)
+    return _believing_proxies(RequestFrame(app), settings)
+
+
+def _believing_proxies(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """`X-Forwarded-For` and `-Proto` count, but only from `TRUSTED_PROXIES`."""
+    if not settings.trusted_proxies:
+        return app
+    believing: ASGIApp = wrap_asgi_with_proxy_headers(app, settings.trusted_proxies)
+    return believing
 
 
 def _cors(settings: Settings) -> list[Middleware]:
