@@ -70,7 +70,7 @@ def _read_new_key(given: KeyForm) -> NewKey:
     fields: dict[str, object] = {
         "name": given.name,
         "rate_limit_per_minute": _number(given.rate_limit_per_minute),
-        "models": [name.strip() for name in given.models.split(",") if name.strip()],
+        "models": [name.strip() for name in given.models.split(",") if name.strip()] or None,
     }
     days = _number(given.expires_in_days)
     if isinstance(days, str):

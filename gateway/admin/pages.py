@@ -153,7 +153,7 @@ async def show_accounts(request: Request) -> Response:
     paged = bool(asked.get("cursor"))
     page = AccountsPage(
         csrf_token=csrf_token_of(request),
-        accounts=[_masked(account) for account in found.accounts],
+        accounts=[masked(account) for account in found.accounts],
         total=sum(counts.values()),
         tabs=_tabs(counts, chosen=state, search=search),
         state=state,
@@ -191,7 +191,8 @@ async def gather_keys(
     )
 
 
-def _masked(account: Account) -> Account:
+def masked(account: Account) -> Account:
+    """The account without anything in its last error that looks like a secret."""
     error = account.last_error
     if error is None:
         return account
