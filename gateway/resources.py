@@ -33,6 +33,7 @@ class Resources:
         self.metrics_directory = metrics_directory
         self.drain = Drain(drain_file)
         self.open_answers = OpenAnswers()
+        self._returned = asyncio.Event()
         self.store = Store(settings, observe=_observe_redis)
         self.upstream = Upstream(settings, observe=_observe_upstream)
         self.gate = Gate(settings=settings, store=self.store)
@@ -48,6 +49,8 @@ class Resources:
     async def opened(self) -> AsyncIterator[None]:
         """Open while the block lasts; afterwards every lease is back, every socket closed."""
         await self.store.open()
+        # A Redis that kept nothing on disk comes back empty: then `ACCOUNTS` is added again.
+        self.store.connection.on_return(self._returned.set)
         background = [
             asyncio.create_task(self.drain.watch(self.open_answers.end_all)),
             asyncio.create_task(self._prepare()),
@@ -79,17 +82,18 @@ class Resources:
         )
 
     async def _prepare(self) -> None:
-        """Take over `ACCOUNTS` as soon as Redis answers; read the catalogue: no caller waits."""
+        """Whenever Redis begins to answer: take over `ACCOUNTS`, read the catalogue.
+
+        So no caller waits for either.
+        """
         while True:
             try:
                 await self.accounts.add_from_environment()
-                break
-            except StoreUnavailable:
-                await asyncio.sleep(1)
-        try:
-            await self.catalogues.current()
-        except GatewayError as error:
-            log.info("catalogue was not read yet", extra={"error": error.message})
+                await self.catalogues.current()
+            except GatewayError as error:
+                log.info("not all prepared yet", extra={"error": error.message})
+            await self._returned.wait()
+            self._returned.clear()
 
 
 def resources_of(connection: HTTPConnection) -> Resources:

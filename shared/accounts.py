@@ -13,6 +13,7 @@ from shared.errors import AccountDead, GatewayError, UpstreamBlocked
 from shared.settings import Settings, parse_accounts
 from shared.store.leases import Lease
 from shared.store.logins import Claim, FreshToken
+from shared.store.outcome import EgressRest
 from shared.store.store import Store
 from shared.upstream.client import Session, Upstream
 
@@ -27,6 +28,9 @@ LOGIN_WAIT_SECONDS = 30
 # How long nobody tries an account again whose login failed for no reason of its own. Failures that
 # hit every account alike rest none for more than 5 s (contract.md 4).
 LOGIN_PAUSE_SECONDS = 5
+
+# How an egress address rests after a firewall's refusal (sheet 15.4: "for minutes").
+EGRESS_REST = EgressRest(seconds=120)
 
 
 class Accounts:
@@ -83,9 +87,7 @@ class Accounts:
             raise
         except asyncio.CancelledError:
             # The caller left. Who waits for this login takes over at once.
-            await asyncio.shield(
-                self._store.logins.fail(claim, code="cancelled", reason="The login was given up")
-            )
+            await asyncio.shield(self._store.logins.give_up(claim))
             raise
         metrics.LOGINS.of("succeeded").inc()
         await self._store.logins.store(claim, token.token, expires_at=token.expires_at)
@@ -95,15 +97,15 @@ class Accounts:
         dead = isinstance(error, AccountDead)
         metrics.LOGINS.of("dead" if dead else "failed").inc()
         log.warning("login failed", extra={"account": claim.account, "error": error.message})
-        blocked = isinstance(
-            error, UpstreamBlocked
-        )  # the egress rests, the account is not to blame
+        # A firewall's refusal rests the egress: the account is not to blame.
+        blocked = isinstance(error, UpstreamBlocked)
         await self._store.logins.fail(
             claim,
             code=error.code,
             reason=error.message,
             dead=dead,
             pause_seconds=0 if blocked else error.retry_after_seconds or LOGIN_PAUSE_SECONDS,
+            egress_rest=EGRESS_REST if blocked else None,
         )
 
 

@@ -7,6 +7,7 @@ import time
 
 import msgspec
 
+from shared.accounts import EGRESS_REST
 from shared.errors import (
     AccountDead,
     ChatGone,
@@ -28,12 +29,8 @@ from shared.store.leases import (
     QUOTA,
     SERVED,
     Cooldown,
-    EgressRest,
     Outcome,
 )
-
-# How long an egress address rests after a firewall's refusal (sheet 15.4: "for minutes").
-EGRESS_REST_SECONDS = 120
 
 
 class Reaction(msgspec.Struct, frozen=True):
@@ -95,7 +92,7 @@ def outcome_of(error: GatewayError | None, *, served: bool) -> Outcome:
     if isinstance(error, UpstreamQuota):
         cooldown = Cooldown(reason=QUOTA, until=error.resumes_at(time.time()))
     elif isinstance(error, UpstreamBlocked):
-        egress_rest = EgressRest(seconds=EGRESS_REST_SECONDS)
+        egress_rest = EGRESS_REST
     elif isinstance(error, UpstreamBusy):
         cooldown = Cooldown(reason=reaction.reason, seconds=error.pause_seconds, cap_seconds=30)
     elif reaction.rest_seconds:

@@ -5,9 +5,9 @@ import time
 import pytest
 
 from shared import errors
+from shared.accounts import EGRESS_REST
 from shared.store.leases import COMMON_FAILURE_CAP_SECONDS, SERVED, Outcome
 from shared.turns.reactions import (
-    EGRESS_REST_SECONDS,
     REACTIONS,
     outcome_of,
     reaction_to,
@@ -58,7 +58,7 @@ def test_a_firewall_refusal_rests_the_egress_and_not_the_account() -> None:
     found = outcome(errors.UpstreamBlocked())
     assert found.cooldown is None
     assert found.egress_rest is not None
-    assert found.egress_rest.seconds == EGRESS_REST_SECONDS
+    assert found.egress_rest.seconds == EGRESS_REST.seconds
 
 
 def test_a_caller_that_left_before_the_first_event_proves_nothing() -> None:
