@@ -14,6 +14,15 @@ import msgspec
 
 from gateway.dialects.appendix import Appendix, write_appendix
 from gateway.dialects.body import read_body
+from gateway.dialects.fields import (
+    EFFORT_BUDGETS,
+    asks,
+    at_least_one,
+    json_schema_object,
+    says_something,
+    stop_sequences,
+    thinking_budget,
+)
 from gateway.dialects.turn import Turn
 from shared.chat.collect import Reply, ReplyToolCall
 from shared.chat.events import (
@@ -48,13 +57,6 @@ from shared.chat.request import (
 from shared.errors import BadRequest, GatewayError
 
 KEEPALIVE = b": keepalive\n\n"
-
-THINKING_BUDGET_MAX = (
-    38_911  # protocol sheet, section 5: what the upstream's own callers may ask for
-)
-EFFORT_BUDGETS = {"low": 2_048, "medium": 8_192, "high": 32_768, "xhigh": THINKING_BUDGET_MAX}
-STOP_SEQUENCES_MAX = 64
-STOP_SEQUENCE_LENGTH_MAX = 2_000
 
 
 def new_id(random_hex: str) -> str:
@@ -228,7 +230,7 @@ def read_request(body: bytes) -> ChatRequest:
         thinking_budget=_read_thinking_budget(given),
         search=given.web_search_options is not None,
         max_output_tokens=_read_max_tokens(given),
-        stop_sequences=_read_stop(given.stop),
+        stop_sequences=stop_sequences(given.stop, "stop"),
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=given.parallel_tool_calls is not False and not given.functions,
@@ -288,12 +290,8 @@ def _read_tool(given: _Tool, path: str) -> Tool:
 def _read_function(given: _Declared, path: str) -> Tool:
     if not given.name:
         raise BadRequest(f"{path}.name is missing", param=f"{path}.name")
-    schema = bytes(given.parameters)
-    if schema in (b"", b"null"):
-        schema = b"{}"
-    if not schema.startswith(b"{"):
-        raise BadRequest(f"{path}.parameters: expected a JSON Schema", param=f"{path}.parameters")
-    return Tool(given.name, given.description or "", msgspec.Raw(schema))
+    schema = json_schema_object(given.parameters, f"{path}.parameters")
+    return Tool(given.name, given.description or "", schema)
 
 
 def _read_grammar(given: object) -> str:
@@ -369,18 +367,9 @@ def _read_messages(given: list[_Message] | None) -> tuple[Message, ...]:
     if not given:
         raise BadRequest("messages is missing or empty", param="messages")
     messages = tuple(_read_message(m, f"messages[{i}]") for i, m in enumerate(given))
-    if not any(_says_something(message) for message in messages):
+    if not any(says_something(message) for message in messages):
         raise BadRequest("messages: there is no text in them", param="messages")
     return messages
-
-
-def _says_something(message: Message) -> bool:
-    return any(
-        bool(part.text.strip())
-        if isinstance(part, TextPart)
-        else not isinstance(part, ReasoningPart)
-        for part in message.parts
-    )
 
 
 def _read_message(given: _Message, path: str) -> Message:
@@ -470,9 +459,9 @@ def _read_thinking(given: _Request) -> bool | None:
 def _read_thinking_budget(given: _Request) -> int | None:
     """Tokens of reasoning at most: the most explicit of the fields that can say it."""
     if given.thinking_budget is not None:
-        return _bounded_budget(given.thinking_budget, "thinking_budget")
+        return thinking_budget(given.thinking_budget, "thinking_budget")
     if given.thinking and given.thinking.budget_tokens is not None:
-        return _bounded_budget(given.thinking.budget_tokens, "thinking.budget_tokens")
+        return thinking_budget(given.thinking.budget_tokens, "thinking.budget_tokens")
     return EFFORT_BUDGETS.get(_read_effort(given) or "")
 
 
@@ -489,51 +478,21 @@ def _read_effort(given: _Request) -> str | None:
     raise BadRequest(f"reasoning_effort: expected one of {known}", param="reasoning_effort")
 
 
-def _bounded_budget(tokens: int, path: str) -> int:
-    return min(_at_least_one(tokens, path), THINKING_BUDGET_MAX)
-
-
 def _read_max_tokens(given: _Request) -> int | None:
     """`max_completion_tokens` replaced `max_tokens` and wins over it."""
     for name in ("max_tokens", "max_completion_tokens"):
         tokens: int | None = getattr(given, name)
         if tokens is not None:
-            _at_least_one(tokens, name)
+            at_least_one(tokens, name)
     return given.max_tokens if given.max_completion_tokens is None else given.max_completion_tokens
-
-
-def _at_least_one(tokens: int, path: str) -> int:
-    if tokens < 1:
-        raise BadRequest(f"{path}: expected an integer >= 1, got {tokens}", param=path)
-    return tokens
-
-
-def _read_stop(given: str | list[str] | None) -> tuple[str, ...]:
-    """More than OpenAI's four are welcome: it is the gateway that looks for them."""
-    if not given:
-        return ()
-    sequences = (given,) if isinstance(given, str) else tuple(given)
-    if len(sequences) > STOP_SEQUENCES_MAX:
-        raise BadRequest(f"stop: at most {STOP_SEQUENCES_MAX} sequences", param="stop")
-    for index, sequence in enumerate(sequences):
-        if not 0 < len(sequence) <= STOP_SEQUENCE_LENGTH_MAX:
-            path = "stop" if isinstance(given, str) else f"stop[{index}]"
-            raise BadRequest(
-                f"{path}: expected 1 to {STOP_SEQUENCE_LENGTH_MAX} characters", param=path
-            )
-    return sequences
 
 
 def _read_ignored(given: _Request) -> tuple[str, ...]:
     """Names of the given fields nobody heeds; null, false and empty ask for nothing."""
-    names = [name for name in _Unheeded.__struct_fields__ if _asks(getattr(given, name))]
+    names = [name for name in _Unheeded.__struct_fields__ if asks(getattr(given, name))]
     if any(message.name and _ROLES[message.role] != "tool" for message in given.messages or ()):
         names.append("messages[].name")
     return tuple(names)
-
-
-def _asks(value: object) -> bool:
-    return value is not None and value is not False and value not in ("", [], {})
 
 
 # -- answer: shapes

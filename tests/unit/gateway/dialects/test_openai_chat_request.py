@@ -4,13 +4,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.dialects.openai_chat import (
+from gateway.dialects.fields import (
     EFFORT_BUDGETS,
     STOP_SEQUENCE_LENGTH_MAX,
     STOP_SEQUENCES_MAX,
     THINKING_BUDGET_MAX,
-    read_request,
 )
+from gateway.dialects.openai_chat import read_request
 from shared.chat.request import (
     ChatRequest,
     Message,
