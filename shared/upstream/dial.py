@@ -11,13 +11,15 @@ Names are resolved by the proxy, never here: nothing of a request leaves beside 
 
 import asyncio
 import base64
-import ipaddress
 import ssl
 import urllib.parse
 from collections.abc import Callable
 from typing import NamedTuple
 
 import httpx
+from python_socks import ProxyError as SocksProxyError
+from python_socks import ProxyType
+from python_socks.async_.asyncio import Proxy as SocksProxy
 
 from shared.upstream.connection import Connection
 
@@ -91,7 +93,9 @@ async def dial(
             return await _straight(origin.host, origin.port, origin.scheme, make, tls)
         if origin.scheme == "http" and proxy.scheme != "socks5":
             return await _straight(proxy.host, proxy.port, proxy.scheme, make, tls)
-        return await _through(origin, proxy, make, tls)
+        if proxy.scheme == "socks5":
+            return await _through_socks(origin, proxy, make, tls)
+        return await _through_tunnel(origin, proxy, make, tls)
     except OSError as error:  # ssl's errors are among them
         raise httpx.ConnectError("The connection can't be opened") from error
 
@@ -110,7 +114,35 @@ async def _straight(
     return connection
 
 
-async def _through(
+async def _through_socks(
+    origin: Origin,
+    proxy: ProxyAddress,
+    make: Callable[[], Connection],
+    tls: Callable[[], ssl.SSLContext],
+) -> Connection:
+    way = SocksProxy(
+        ProxyType.SOCKS5,
+        proxy.host,
+        proxy.port,
+        username=proxy.username or None,
+        password=proxy.password or None,
+        rdns=True,
+    )
+    try:
+        socket = await way.connect(origin.host, origin.port)
+    except SocksProxyError as error:
+        raise httpx.ProxyError("The egress proxy refuses") from error
+    https = origin.scheme == "https"
+    _, connection = await asyncio.get_running_loop().create_connection(
+        make,
+        sock=socket,
+        ssl=tls() if https else None,
+        server_hostname=origin.host if https else None,
+    )
+    return connection
+
+
+async def _through_tunnel(
     origin: Origin,
     proxy: ProxyAddress,
     make: Callable[[], Connection],
@@ -122,16 +154,9 @@ async def _through(
         _Handshake, proxy.host, proxy.port, ssl=context
     )
     connection = make()
-    inner: asyncio.Transport | None = transport
     try:
-        if proxy.scheme == "socks5":
-            await _ask_socks(handshake, origin, proxy)
-        else:
-            await _ask_tunnel(handshake, origin, proxy)
-        if origin.scheme == "https":
-            inner = await loop.start_tls(transport, connection, tls(), server_hostname=origin.host)
-        else:
-            transport.set_protocol(connection)
+        await _ask_tunnel(handshake, origin, proxy)
+        inner = await loop.start_tls(transport, connection, tls(), server_hostname=origin.host)
     except TypeError as error:
         # asyncio of CPython 3.11 fails so when it aborts TLS inside TLS: sslproto's _force_close
         # hands _abort an argument too many (seen on 3.11.7; uvloop is not concerned).
@@ -160,41 +185,6 @@ async def _ask_tunnel(handshake: "_Handshake", origin: Origin, proxy: ProxyAddre
         raise httpx.ProxyError("The egress proxy refuses")
 
 
-async def _ask_socks(handshake: "_Handshake", origin: Origin, proxy: ProxyAddress) -> None:
-    """RFC 1928, credentials by RFC 1929."""
-    username, password = proxy.username.encode(), proxy.password.encode()
-    if len(username) > 255 or len(password) > 255:
-        raise httpx.ProxyError("The egress proxy's credentials are too long for SOCKS5")
-    handshake.write(b"\x05\x02\x00\x02" if username else b"\x05\x01\x00")
-    method = await handshake.exactly(2)
-    if method == b"\x05\x02" and username:
-        handshake.write(_counted(b"\x01", username) + _counted(b"", password))
-        if (await handshake.exactly(2))[1:] != b"\x00":
-            raise httpx.ProxyError("The egress proxy refuses the credentials")
-    elif method != b"\x05\x00":
-        raise httpx.ProxyError("The egress proxy refuses")
-    handshake.write(b"\x05\x01\x00" + _socks_address(origin.host) + origin.port.to_bytes(2))
-    version, reply, _, kind = await handshake.exactly(4)
-    if version != 5 or reply != 0:
-        raise httpx.ProxyError("The egress proxy refuses")
-    length = {1: 4, 4: 16}.get(kind)
-    if length is None:
-        length = (await handshake.exactly(1))[0]
-    await handshake.exactly(length + 2)  # the address it left from; nobody needs it
-
-
-def _socks_address(host: str) -> bytes:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return _counted(b"\x03", host.encode("ascii", "replace")[:255])
-    return (b"\x01" if address.version == 4 else b"\x04") + address.packed
-
-
-def _counted(prefix: bytes, data: bytes) -> bytes:
-    return prefix + bytes([len(data)]) + data
-
-
 class _Handshake(asyncio.Protocol):
     """What is said to a proxy before the connection is the upstream's."""
 
@@ -207,12 +197,6 @@ class _Handshake(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         assert self._transport is not None  # noqa: S101 create_connection returned
         self._transport.write(data)
-
-    async def exactly(self, count: int) -> bytes:
-        while len(self._received) < count:
-            await self._more()
-        taken, self._received = self._received[:count], self._received[count:]
-        return taken
 
     async def until(self, mark: bytes) -> bytes:
         while mark not in self._received:
