@@ -636,8 +636,8 @@ class ChunkWriter:
                 return self._enter("open") + self._content(text) if text else self._begin()
             case ReasoningDelta(text):
                 return self._reasoning(text)
-            case SourcesFound(sources):
-                self._extras.sources.extend(sources)
+            case SourcesFound():
+                self._extras.searches.append(event)
                 return self._begin()
             case MediaReady(kind, url):
                 self._extras.media.append((kind, url))

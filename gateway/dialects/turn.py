@@ -22,11 +22,17 @@ class Rendering(msgspec.Struct, frozen=True):
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """`id` from `new_id`; `created` in seconds; `model` = the name that was asked for."""
+    """`id` from `new_id`; `created` in seconds; `model` = the name that was asked for.
+
+    `thinking`: True or False when the model's name or the request said so, None = the model's own
+    choice. `given` = what the dialect's `read_request` left for its writer.
+    """
 
     id: str
     created: int
     model: str
+    request_id: str = ""
+    thinking: bool | None = None
     include_usage: bool = False
     rendering: Rendering = Rendering()
     given: object = None

@@ -34,7 +34,7 @@ def chat_handler(dialect_name: str) -> Handler:
         )
         chat_request = dialect.read_request(body)
         _refuse_tools(chat_request)
-        variant = await _variant(resources, chat_request)
+        variant = await chat_variant(resources, chat_request.model)
         check_model(caller, variant)
         once = once_of(request, body, caller, resources.store.idempotency)
         turn = resources.turns.open(chat_request, variant)
@@ -43,6 +43,8 @@ def chat_handler(dialect_name: str) -> Handler:
             id=dialect.new_id(secrets.token_hex(12)),
             created=int(time.time()),
             model=chat_request.model,
+            request_id=request.scope["request_id"],
+            thinking=turn.thinking,
             include_usage=chat_request.include_usage,
             rendering=rendering_of(resources.settings),
             given=chat_request.given,
@@ -71,18 +73,18 @@ def _refuse_tools(request: ChatRequest) -> None:
         )
 
 
-async def _variant(resources: Resources, request: ChatRequest) -> Variant:
-    """The variant the request names.
+async def chat_variant(resources: Resources, model: str) -> Variant:
+    """The variant this name means, for a turn.
 
     Raises:
         UnknownModel: nobody has it.
         BadRequest: it makes pictures or videos.
     """
     catalogue = await resources.catalogues.current()
-    variant = resources.catalogues.resolve(catalogue, request.model)
+    variant = resources.catalogues.resolve(catalogue, model)
     if variant.capability != "chat":
         raise BadRequest(
-            f"The model {request.model} makes {variant.capability}s; this gateway does not yet",
+            f"The model {model} makes {variant.capability}s; this gateway does not yet",
             param="model",
         )
     return variant

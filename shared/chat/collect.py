@@ -34,16 +34,21 @@ class ReplyToolCall(msgspec.Struct):
 
 
 class Reply(msgspec.Struct):
-    """A whole answer. `media` = (kind, url) pairs in the order they were made."""
+    """A whole answer. `searches` and `media` = (kind, url) pairs in the order they were made."""
 
     text: str = ""
     reasoning: str = ""
-    sources: list[Source] = []
+    searches: list[SourcesFound] = []
     media: list[tuple[str, str]] = []
     tool_calls: list[ReplyToolCall] = []
     reason: StopReason = "stop"
     stop_sequence: str | None = None
     usage: Usage | None = None
+
+    @property
+    def sources(self) -> list[Source]:
+        """What all searches found: the n-th is what the answer cites as `[[n]]`."""
+        return [source for search in self.searches for source in search.sources]
 
 
 class Collector:
@@ -62,8 +67,8 @@ class Collector:
                 self._text.append(text)
             case ReasoningDelta(text):
                 self._reasoning.append(text)
-            case SourcesFound(sources):
-                self._reply.sources.extend(sources)
+            case SourcesFound():
+                self._reply.searches.append(event)
             case MediaReady(kind, url):
                 self._reply.media.append((kind, url))
             case ToolCallStart(index, call_id, name, custom):

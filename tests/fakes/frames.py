@@ -13,12 +13,23 @@ Json = dict[str, Any]  # Any: a JSON object of a shape the test knows
 
 
 def payloads(stream: bytes) -> list[str]:
-    """What stands behind `data: ` in each frame; comments are left out, anything else is refused."""
+    """What stands behind `data: ` in each frame; comments are left out, anything else is refused.
+
+    A frame with a name (`event: `) says the same name as its JSON's `type`.
+    """
     assert stream.endswith(b"\n\n") or not stream
     frames = [frame for frame in stream.decode().split("\n\n") if not frame.startswith(":")]
     assert frames.pop() == ""
-    assert all(frame.startswith("data: ") and "\n" not in frame for frame in frames)
-    return [frame.removeprefix("data: ") for frame in frames]
+    return [_payload(frame) for frame in frames]
+
+
+def _payload(frame: str) -> str:
+    *named, data = frame.split("\n")
+    assert data.startswith("data: ")
+    payload = data.removeprefix("data: ")
+    if named:
+        assert named == [f"event: {msgspec.json.decode(payload)['type']}"]
+    return payload
 
 
 def chunks(stream: bytes) -> list[Json]:
