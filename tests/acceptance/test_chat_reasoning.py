@@ -18,7 +18,7 @@ THINKING = directive(think=THOUGHT, say="So it is.")
 def features(stack: Stack) -> dict[str, Any]:
     """What the newest completion asked of the upstream."""
     message: dict[str, Any] = stack.sim.recorded("completions")[-1]["body"]["messages"][0]
-    return message["feature_config"] | {"chat_type": message["chat_type"]}
+    return {**message["feature_config"], "chat_type": message["chat_type"]}
 
 
 # -- asking for reasoning

@@ -7,6 +7,7 @@ in band after the first event. What the upstream's failures do to accounts: test
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -148,7 +149,8 @@ def test_a_malformed_body_is_a_400_that_names_the_field(
 def test_a_wrong_field_is_a_400_with_its_path(
     stack: Stack, field: str, value: object, stream: bool
 ) -> None:
-    answer = ask(stack, **({"stream": stream} | {field: value}))
+    fields: dict[str, Any] = {"stream": stream} | {field: value}
+    answer = ask(stack, **fields)
     assert_error(answer, 400, INVALID, "invalid_value", param=field)
     assert stack.sim.recorded("completions") == []
 
@@ -185,9 +187,7 @@ def test_a_model_the_upstream_took_away_is_a_404(stack: Stack) -> None:
     assert len(stack.sim.recorded("completions")) == 1
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1", "/v1/nothing", "/v1/chat/completions/", "/%2e%2e/etc"]
-)
+@pytest.mark.parametrize("path", ["/v1", "/v1/nothing", "/v1/chat/completions/", "/%2e%2e/etc"])
 def test_an_unknown_route_is_a_404(stack: Stack, path: str) -> None:
     assert_error(get(stack, path), 404, INVALID, "not_found")
 

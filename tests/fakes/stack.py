@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
-import psutil
+import psutil  # type: ignore[import-untyped]  # no stubs in the lock file
 
 from shared import lifeline
 from shared.address import TAKEN_STATUS
