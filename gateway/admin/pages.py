@@ -153,7 +153,7 @@ async def show_accounts(request: Request) -> Response:
     paged = bool(asked.get("cursor"))
     page = AccountsPage(
         csrf_token=csrf_token_of(request),
-        accounts=[masked(account) for account in found.accounts],
+        accounts=[shown(account) for account in found.accounts],
         total=sum(counts.values()),
         tabs=_tabs(counts, chosen=state, search=search),
         state=state,
@@ -191,13 +191,13 @@ async def gather_keys(
     )
 
 
-def masked(account: Account) -> Account:
-    """The account without anything in its last error that looks like a secret."""
-    error = account.last_error
-    if error is None:
-        return account
-    error = msgspec.structs.replace(error, message=_redact(error.message))
-    return msgspec.structs.replace(account, last_error=error)
+def shown(account: Account) -> Account:
+    """The account as the list shows it: no secret in what was said of it, nothing said twice."""
+    error, reason = account.last_error, account.state_reason
+    if error is not None:
+        reason = "" if reason == error.message else reason
+        error = msgspec.structs.replace(error, message=_redact(error.message))
+    return msgspec.structs.replace(account, state_reason=_redact(reason), last_error=error)
 
 
 def _tabs(counts: dict[State, int], *, chosen: str, search: str) -> list[Tab]:

@@ -17,7 +17,7 @@ from gateway.admin.pages import (
     OverviewPage,
     StateCount,
     Tab,
-    masked,
+    shown,
 )
 from gateway.admin.rendering import Page, render, static_address
 from shared.store.accounts import Account, CooldownView, LastError
@@ -155,14 +155,23 @@ def test_numbers_are_grouped_and_moments_carry_the_exact_one() -> None:
 
 def test_what_an_upstream_says_of_a_failure_is_shown_without_secrets() -> None:
     said = "token eyJhbGciOi.eyJzdWIiOi.c2ln of someone@example.com: password=hunter22 refused"
-    account = msgspec.structs.replace(ACCOUNT, last_error=LastError(0, "login_failed", said))
-    shown = masked(account).last_error
-    assert shown is not None
-    assert "refused" in shown.message
-    for secret in ("eyJhbGciOi", "hunter22", "someone@"):
-        assert secret not in shown.message
-    healthy = msgspec.structs.replace(ACCOUNT, last_error=None)
-    assert masked(healthy) == healthy
+    error = LastError(0, "login_failed", said)
+    account = shown(msgspec.structs.replace(ACCOUNT, last_error=error, state_reason=f"no: {said}"))
+    assert account.last_error is not None
+    for text in (account.last_error.message, account.state_reason):
+        assert "refused" in text
+        for secret in ("eyJhbGciOi", "hunter22", "someone@"):
+            assert secret not in text
+
+
+def test_a_reason_is_not_said_twice() -> None:
+    error = LastError(0, "login_failed", "wrong password")
+    once = msgspec.structs.replace(ACCOUNT, last_error=error, state_reason="wrong password")
+    assert shown(once).state_reason == ""
+    other = msgspec.structs.replace(once, state_reason="switched off")
+    assert shown(other).state_reason == "switched off"
+    alone = msgspec.structs.replace(other, last_error=None)
+    assert shown(alone) == alone
 
 
 def test_the_address_of_a_static_file_changes_with_it() -> None:
