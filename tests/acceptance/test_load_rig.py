@@ -74,4 +74,4 @@ def test_the_load_rig_reports_every_figure_of_the_contract(tmp_path: Path) -> No
     }
     assert "core(s)" in report.set_up["gateway"]
     assert all(f"{name}: " in done.stdout for name in MEASURES), "printed with what it means"
-    assert path.with_suffix(".txt").read_text(encoding="utf-8") in done.stdout
+    assert "| cold_start | ready | s |" in path.with_suffix(".md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: runs the load rig, prints its report, writes it as JSON."""
+"""`python -m tests.bench`: runs the load rig, prints its report, writes it as JSON and Markdown."""
 
 import argparse
 import asyncio
@@ -12,7 +12,7 @@ import uvloop
 
 from tests.bench import phases
 from tests.bench.phases import FULL, QUICK, TINY, Effort
-from tests.bench.report import Figure, Report, as_table, this_machine
+from tests.bench.report import Figure, Report, as_markdown, as_table, this_machine
 from tests.bench.rig import ACCOUNTS, Other, Plan, Rig, opened, plan_for
 from tests.fakes.stack import ROOT
 
@@ -112,9 +112,8 @@ def main(given: list[str]) -> int:
         report = runner.run(measure(plan, EFFORTS[name], quick=name != "full"))
     options.report.parent.mkdir(parents=True, exist_ok=True)
     options.report.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
-    table = as_table(report)
-    options.report.with_suffix(".txt").write_text(table, encoding="utf-8")
-    print(table)
+    options.report.with_suffix(".md").write_text(as_markdown(report), encoding="utf-8")
+    print(as_table(report))
     print(f"Report: {options.report}")
     return 0
 

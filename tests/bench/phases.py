@@ -21,6 +21,7 @@ PACE_MS = 20.0
 P99_LIMIT_SECONDS = 0.050
 # A pause a reader notices. A frame that comes one frame too late is no stall.
 STALL_SECONDS = 0.100
+WARM_UP_SECONDS = 3.0
 KINDS: tuple[Kind, Kind] = ("plain", "streamed")
 
 
@@ -42,7 +43,7 @@ FULL = Effort(
     repetitions=5,
     cold_starts=3,
     phase_seconds=2.5,
-    probe_seconds=2.0,
+    probe_seconds=1.5,
     probes=6,
     most_streams=600,
     memory_streams=500,
@@ -193,8 +194,13 @@ async def warm_up(rig: Rig, effort: Effort) -> None:
         for kind in KINDS:
             if (text := await target.text(kind)) != expected:
                 raise Faults(f"{name}, {kind}: {text[:200]!r} is not {expected[:200]!r}")
-        load = await fixed_count(target, "streamed", callers=16, count=2 * ACCOUNTS)
+        # All slots at once: accounts that have signed in are lent first, so that fewer callers
+        # would leave logins to the phases.
+        slots = 2 * ACCOUNTS
+        rig.upstream.answer(frames=effort.frames, pace_ms=WARM_UP_SECONDS * 1000 / effort.frames)
+        load = await fixed_count(target, "streamed", callers=slots, count=slots)
         _refuse(load.turns, f"warming up {name}")
+        rig.upstream.answer(frames=effort.frames, pace_ms=0)
 
 
 async def cost(rig: Rig, effort: Effort) -> list[Figure]:

@@ -81,32 +81,51 @@ def this_machine() -> Machine:
 
 
 def as_table(report: Report) -> str:
-    """Plain text: a line per figure, a column per target."""
-    targets = list(dict.fromkeys(name for figure in report.figures for name in figure.values))
-    rows = [["figure", "case", "unit", *targets]]
-    for figure in report.figures:
-        cells = [str(figure.values[name]) if name in figure.values else "" for name in targets]
-        rows.append([figure.name, figure.case, figure.unit, *cells])
+    """Plain text: a line per figure, a column per target; then what each name means."""
+    rows = _rows(report)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
     lines.insert(1, "-" * max(map(len, lines)))
+    legend = [f"{name}: {text}" for name, text in report.legend.items()]
+    blocks = [_head(report), lines, _tables(report), legend, report.notes]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def as_markdown(report: Report) -> str:
+    """The same without the legend, for a page."""
+    head, *rows = ["| " + " | ".join(row) + " |" for row in _rows(report)]
+    rule = "|" + "---|" * len(_rows(report)[0])
+    blocks = ["\n".join([head, rule, *rows]), *_head(report), *_tables(report), *report.notes]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _rows(report: Report) -> list[list[str]]:
+    targets = list(dict.fromkeys(name for figure in report.figures for name in figure.values))
+    rows = [["figure", "case", "unit", *targets]]
+    for figure in report.figures:
+        cells = [str(figure.values[name]) if name in figure.values else "" for name in targets]
+        rows.append([figure.name, figure.case, figure.unit, *cells])
+    return rows
+
+
+def _head(report: Report) -> list[str]:
     machine = report.machine
-    head = [
+    return [
         f"{machine.processor}, {machine.cores} cores, Python {machine.python}, {machine.commit}; "
         f"load {machine.load_before:.1f} → {machine.load_after:.1f}; {report.seconds:.0f} s; "
         "median (min–max) over repetitions",
         *(f"{name}: {text}" for name, text in report.set_up.items()),
     ]
-    tables = [
+
+
+def _tables(report: Report) -> list[str]:
+    return [
         f"{title}: " + ", ".join(f"{name} {_short(value)}" for name, value in table.items())
         for title, table in report.tables.items()
     ]
-    legend = [f"{name}: {text}" for name, text in report.legend.items()]
-    blocks = [head, lines, tables, legend, report.notes]
-    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
 def _short(value: float) -> str:
