@@ -212,6 +212,8 @@ class Attempt:
             events[-1] = await self._with_usage(last)
         elif type(last) is TurnFailed:
             self._generating = False
+            if self._session is not None:
+                self._turns.upstream.conceal(last.error, self._session)
             # Text that came in one piece with the failure goes out before it, as it would have had
             # the two come apart: how the bytes were cut decides nothing (contract.md 7.9).
             if not self._begun and len(events) == 1:

@@ -19,6 +19,7 @@ import msgspec
 
 from shared.errors import (
     ClientError,
+    GatewayError,
     LoginFailed,
     UpstreamError,
     UpstreamProtocolError,
@@ -58,6 +59,15 @@ class Session(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         """Tokens and proxy passwords end up in no log line."""
         return "Session(***)"
+
+    def conceal(self, error: GatewayError, *, site_cookies: str = "") -> None:
+        """Whatever secret of ours the upstream says back stands in its message no longer."""
+        text = error.message
+        secrets = {self.token, *_values_of(self.cookies), *_values_of(site_cookies)}
+        for secret in sorted(secrets, key=len, reverse=True):
+            if len(secret) >= _SHORTEST_SECRET:
+                text = _without(secret, text)
+        error.args = (text, *error.args[1:])
 
 
 class Upstream:
@@ -159,6 +169,10 @@ class Upstream:
         """The account's record: a cheap check that its token is alive (15.1)."""
         return await self._answer("profile", "GET", "/api/v1/auths/", session, _read_profile)
 
+    def conceal(self, error: GatewayError, session: Session) -> None:
+        """As `Session.conceal`; for failures that a stream tells of, which its reader decodes."""
+        session.conceal(error, site_cookies=self._cookies)
+
     # -- one exchange
 
     async def _answer(
@@ -207,6 +221,7 @@ class Upstream:
             yield exchange
         except (UpstreamError, ClientError) as error:
             outcome = type(error).__name__
+            self.conceal(error, session)
             raise
         except httpx.TransportError as error:
             outcome = "UpstreamUnavailable"
@@ -246,6 +261,24 @@ class Upstream:
 
 
 _NOBODY = Session(email="", token="")
+
+# Anything shorter may be a part of an ordinary word.
+_SHORTEST_SECRET = 6
+
+
+def _without(secret: str, text: str) -> str:
+    """Also where the text ends in the middle of it: what the upstream says is shortened."""
+    text = text.replace(secret, "…")
+    for length in range(len(secret) - 1, _SHORTEST_SECRET - 1, -1):
+        if text.endswith(secret[:length]):
+            return text[:-length] + "…"
+    return text
+
+
+def _values_of(cookies: str) -> list[str]:
+    """Each cookie's value, and the whole string."""
+    pairs = (pair.partition("=")[2].strip() for pair in cookies.split(";"))
+    return [cookies, *pairs]
 
 
 class _Site:

@@ -134,7 +134,8 @@ def _seconds(value: str | None) -> float | None:
 
 # -- errors, with what the upstream said
 
-_SECRET = re.compile(r"eyJ[\w.-]{8,}|sk-[\w-]{8,}|[\w.+-]+@[\w-]+\.[\w.]+")
+# Tokens, API keys, e-mails, and the 64 hexadecimal digits that are as good as a password (1).
+_SECRET = re.compile(r"eyJ[\w.-]{8,}|sk-[\w-]{8,}|[\w.+-]+@[\w-]+\.[\w.]+|[0-9a-fA-F]{64}")
 
 
 def _worded(refusal: Refusal, words: str) -> str:
