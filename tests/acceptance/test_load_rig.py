@@ -1,5 +1,6 @@
 """`make bench` in its smallest form: its report is complete. What it says is asserted nowhere."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 
 from tests.bench.phases import COST_CASES, KINDS, MEASURES
 from tests.bench.report import Report
-from tests.fakes.stack import ROOT
+from tests.fakes.processes import Watched, clean_environment, wait_until_gone
+from tests.fakes.stack import ROOT, eventually
 
 PER_COST_CASE = {
     "turns_per_cpu_s",
@@ -75,3 +77,15 @@ def test_the_load_rig_reports_every_figure_of_the_contract(tmp_path: Path) -> No
     assert "core(s)" in report.set_up["gateway"]
     assert all(f"{name}: " in done.stdout for name in MEASURES), "printed with what it means"
     assert "| cold_start | ready | s |" in path.with_suffix(".md").read_text(encoding="utf-8")
+
+
+@pytest.mark.timeout(60)
+def test_a_rig_that_is_stopped_leaves_nothing_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.bench", "--report", str(tmp_path / "bench.json")]
+    with Watched.start(command, clean_environment(), directory=ROOT) as rig:
+        eventually(lambda: "cold start" in rig.stderr, within_seconds=30)
+        family = rig.family()
+        assert len(family) >= 4, "Redis, the simulator, the gateway's parent and process"
+        rig.send(signal.SIGTERM)
+        assert rig.wait(20) == 1
+        wait_until_gone(family, seconds=5)

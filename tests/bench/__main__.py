@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,9 @@ EFFORTS = {"full": FULL, "quick": QUICK, "tiny": TINY}
 async def measure(plan: Plan, effort: Effort, *, quick: bool) -> Report:
     """Every figure of one run."""
     machine, started_at, begun = this_machine(), time.time(), time.monotonic()
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     figures: list[Figure] = []
     async with opened(plan) as rig:
         figures += await _told("cold start", phases.cold_start, rig, effort)
@@ -108,8 +112,12 @@ def main(given: list[str]) -> int:
     if options.url:
         other = Other(options.url, options.key, options.model, tuple(options.pid))
     plan = plan_for(workers=options.workers, simulator_port=options.simulator_port, other=other)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        report = runner.run(measure(plan, EFFORTS[name], quick=name != "full"))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            report = runner.run(measure(plan, EFFORTS[name], quick=name != "full"))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        print("stopped; everything that was started has ended", file=sys.stderr)
+        return 1
     options.report.parent.mkdir(parents=True, exist_ok=True)
     options.report.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
     options.report.with_suffix(".md").write_text(as_markdown(report), encoding="utf-8")
