@@ -13,7 +13,7 @@ from shared.errors import BadRequest
 
 T = TypeVar("T")
 
-_decode_any = msgspec.json.Decoder().decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def read_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
@@ -25,22 +25,25 @@ def read_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError:
-        return _read_without_empty_fields(body, decoder.type)
+        return _read_without_empty_fields(body, decoder)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(error) from error
 
 
-def _read_without_empty_fields(body: bytes, kind: type[T]) -> T:
+def _read_without_empty_fields(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
-        given = _decode_any(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed(error) from error
-    if isinstance(given, dict):
-        given = {name: value for name, value in given.items() if value not in (None, [])}
-    try:
-        return msgspec.convert(given, kind)
+        fields = _decode_fields(body)
+        given = {name: value for name, value in fields.items() if not _is_empty(bytes(value))}
+        return decoder.decode(msgspec.json.encode(given))
     except msgspec.ValidationError as error:
         raise _wrong_field(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error) from error
+
+
+def _is_empty(value: bytes) -> bool:
+    """`null`, or `[]` with any blanks in it."""
+    return value == b"null" or value.split() in ([b"[]"], [b"[", b"]"])
 
 
 def _malformed(error: Exception) -> BadRequest:

@@ -70,6 +70,16 @@ def test_null_and_an_empty_list_count_as_absent(name: str, empty: Any) -> None:
     assert read(**{name: empty}) == read()
 
 
+def test_a_schema_stays_as_it_is_whatever_else_has_to_be_read_twice() -> None:
+    """A body with an empty field of another type, or a wrong one, is decoded a second time."""
+    schema = b'{"type": "object",  "n": 1.0}'
+    body = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stop":null,"stream":[ ],%s"tools":[{"type":"function","function":{"name":"f","parameters":%s}}]}'
+    assert bytes(read_request(body % (b"", schema)).tools[0].schema) == schema
+    with pytest.raises(BadRequest) as caught:
+        read_request(body % (b'"max_tokens":"9",', schema))
+    assert caught.value.param == "max_tokens"
+
+
 def test_unknown_fields_are_accepted() -> None:
     assert read(something_new={"a": [1]}, extra=3.5) == read()
 
