@@ -87,7 +87,7 @@ async def test_a_caller_that_leaves_during_the_login_frees_the_account(
 
 
 # Where the turn is when its caller leaves: what the simulator is told, how it is seen.
-PHASES = {
+PHASES: dict[str, tuple[str, dict[str, Any]]] = {
     "the chat is being opened": ("chats_new", {"operation": "chats_new", "latency_ms": 30_000}),
     "no headers yet": ("completions", {"operation": "completions", "hang": "before"}),
     "headers but no frame": ("completions", {"operation": "completions", "hang": "after"}),

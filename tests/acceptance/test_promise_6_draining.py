@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -230,12 +231,12 @@ async def test_a_rolling_restart_behind_haproxy_breaks_no_stream_and_no_request(
             assert len(gateway.pids()) == 2
             before, served = gateway.program, load.whole
             gateway.signal(signal.SIGTERM)
-            await soon(lambda gateway=gateway: ended(gateway), within_seconds=30)
+            await soon(partial(ended, gateway), within_seconds=30)
             assert before is not None
             assert before.process.returncode == 0
             await asyncio.to_thread(gateway.start)
             # Both carry streams again before the other one goes.
-            await soon(lambda gateway=gateway: busy(gateway), within_seconds=10)
+            await soon(partial(busy, gateway), within_seconds=10)
             assert load.whole > served
     finally:
         load.stop()
