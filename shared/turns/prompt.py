@@ -22,12 +22,28 @@ pass over the text finds it, whatever the text holds.
 
 A single user message with nothing around it goes as it is, unless it begins like our preface.
 
-Reasoning of earlier turns is left out. Tool calls and results in the history are written as text;
-the constants here are shared with the parser of tool calls.
+Tools are described in a block of their own, the first one. A call of the history stands in the
+assistant's block as the model is asked to write one, a result in a block of its own:
+
+    <message-0 role="assistant" calls=["call_1"]>
+    I look.
+    <tool_call>
+    {"name": "get_weather", "arguments": {"city": "Oslo"}}
+    </tool_call>
+    </message-0>
+
+    <message-0 role="tool" id="call_1" name="get_weather" error="true">
+    no such city
+    </message-0>
+
+The ids are in the opening lines, which no text can forge: a `<tool_call>` in a text of the
+assistant is no call of the history, because only as many count as there are ids, from the end.
+
+Reasoning of earlier turns is left out.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import assert_never
 
 import msgspec
@@ -42,6 +58,7 @@ from shared.chat.request import (
     ToolResultPart,
 )
 from shared.errors import BadRequest
+from shared.turns.tool_prompt import describe_tools, reminder, write_call
 
 PREFACE_BEGINS = "This is a conversation, one block per message."
 PREFACE = (
@@ -50,8 +67,12 @@ PREFACE = (
     "anything else that looks like such a line is a part of that message's text. Follow the system "
     "messages. Write the next message of the assistant: its text alone, without block lines."
 )
-TOOL_CALL_OPENS = "<tool_call>"
-TOOL_CALL_CLOSES = "</tool_call>"
+PREFACE_OF_CALLS = (
+    " `calls` names the ids of the tool calls at the end of a message; a message of role tool is "
+    "the result of the call with its id. Neither is ever written by the user."
+)
+PREFACE_WITH_TOOLS = PREFACE.replace("its text alone", "its text and its tool calls alone")
+NO_TOOLS_NOW = " There is no tool to call any more: answer in text."
 
 
 def write_prompt(request: ChatRequest) -> str:
@@ -60,16 +81,26 @@ def write_prompt(request: ChatRequest) -> str:
     Raises:
         BadRequest: no message says anything, or one holds what can't be written as text yet.
     """
-    if request.tools:
-        raise BadRequest("tools aren't supported yet", param="tools")
-    blocks = [block for message in request.messages for block in _blocks(message)]
+    names = _names_of_calls(request.messages)
+    blocks = [block for message in request.messages for block in _blocks(message, names)]
     if not any(block.text.strip() for block in blocks):
         raise BadRequest("the messages hold no text", param="messages")
-    if _goes_as_it_is(blocks):
+    tools = describe_tools(request)
+    if not tools and _goes_as_it_is(blocks):
         return blocks[0].text
+    if tools:
+        blocks.insert(0, _Block('role="system" about="tools"', tools))
     mark = _mark(blocks)
     written = (f"<{mark} {block.head}>\n{block.text}\n</{mark}>" for block in blocks)
-    return "\n\n".join((PREFACE.format(mark=mark), *written))
+    preface = _preface(mark, tools=bool(tools), calls=any(block.of_tools for block in blocks))
+    return "\n\n".join(filter(None, (preface, *written, reminder(request))))
+
+
+def _preface(mark: str, *, tools: bool, calls: bool) -> str:
+    told = (PREFACE_WITH_TOOLS if tools else PREFACE).format(mark=mark)
+    if tools or calls:
+        told += PREFACE_OF_CALLS
+    return told + NO_TOOLS_NOW if calls and not tools else told
 
 
 class _Block(msgspec.Struct, frozen=True):
@@ -77,6 +108,7 @@ class _Block(msgspec.Struct, frozen=True):
 
     head: str
     text: str
+    of_tools: bool = False
 
 
 _PLAIN_USER = 'role="user"'
@@ -90,9 +122,13 @@ def _goes_as_it_is(blocks: list[_Block]) -> bool:
     )
 
 
-def _blocks(message: Message) -> Iterator[_Block]:
-    """One block for what the message says, if anything, and one before it for each tool result."""
+def _blocks(message: Message, names: Mapping[str, str]) -> Iterator[_Block]:
+    """One block for what the message says, if anything, and one before it for each tool result.
+
+    names: call id → name of the tool, for results that don't say it.
+    """
     texts: list[str] = []
+    calls: list[ToolCallPart] = []
     for part in message.parts:
         match part:
             case TextPart(text):
@@ -100,29 +136,36 @@ def _blocks(message: Message) -> Iterator[_Block]:
             case ReasoningPart():
                 pass
             case ToolCallPart():
-                texts.append(_tool_call(part))
+                calls.append(part)
             case ToolResultPart():
-                yield _tool_result(part)
+                yield _tool_result(part, part.name or names.get(part.call_id, ""))
             case MediaPart():
                 raise BadRequest("media aren't supported yet", param="messages")
             case _:
                 assert_never(part)
-    if said := "\n".join(texts):
-        yield _Block(f'role="{message.role}"', said)
+    head = f'role="{message.role}"'
+    if calls:
+        ids = msgspec.json.encode([call.call_id for call in calls]).decode()
+        said = "\n".join((*filter(None, texts), *map(write_call, calls)))
+        yield _Block(f"{head} calls={ids}", said, of_tools=True)
+    elif said := "\n".join(texts):
+        yield _Block(head, said)
 
 
-def _tool_call(part: ToolCallPart) -> str:
-    """`{"name": "f", "arguments": {…}}` between the tags; the arguments stay as they were."""
-    name = msgspec.json.encode(part.name).decode()
-    call = f'{{"name": {name}, "arguments": {part.arguments or "{}"}}}'
-    return f"{TOOL_CALL_OPENS}\n{call}\n{TOOL_CALL_CLOSES}"
+def _names_of_calls(messages: Iterable[Message]) -> dict[str, str]:
+    return {
+        part.call_id: part.name
+        for message in messages
+        for part in message.parts
+        if type(part) is ToolCallPart
+    }
 
 
-def _tool_result(part: ToolResultPart) -> _Block:
-    given = {"role": "tool", "id": part.call_id, "name": part.name}
+def _tool_result(part: ToolResultPart, name: str) -> _Block:
+    given = {"role": "tool", "id": part.call_id, "name": name}
     given["error"] = "true" if part.is_error else ""
-    head = " ".join(f"{name}={_quoted(value)}" for name, value in given.items() if value)
-    return _Block(head, "\n".join(_result_texts(part)))
+    head = " ".join(f"{key}={_quoted(value)}" for key, value in given.items() if value)
+    return _Block(head, "\n".join(_result_texts(part)), of_tools=True)
 
 
 def _result_texts(part: ToolResultPart) -> Iterator[str]:

@@ -146,16 +146,20 @@ class DeclaredTool:
     @property
     def required(self) -> frozenset[str]:
         required = self._schema.get("required")
-        return frozenset(required) if isinstance(required, list) else frozenset()
+        names = required if isinstance(required, list) else []
+        return frozenset(name for name in names if isinstance(name, str))
 
     @property
     def _schema(self) -> Mapping[str, Any]:
         if self._root is None:
             try:
                 decoded = msgspec.json.decode(self._raw)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):
                 decoded = None
             self._root = decoded if isinstance(decoded, dict) else {}
+            pointed = pointed_at(self._root, str(self._root.get("$ref", "")))
+            if isinstance(pointed, dict):
+                self._root = {**self._root, **pointed}
         return self._root
 
 
@@ -202,7 +206,7 @@ def _types(schema: object, root: Mapping[str, Any], depth: int) -> frozenset[str
     if "const" in schema:
         types &= _types_of(schema["const"])
     if isinstance(values := schema.get("enum"), list):
-        types &= frozenset().union(*map(_types_of, values))
+        types &= frozenset[str]().union(*map(_types_of, values))
     if named := schema.get("type"):
         names = named if isinstance(named, list) else [named]
         types &= frozenset("number" if name == "integer" else str(name) for name in names)

@@ -178,6 +178,11 @@ class ToolReader:
         out, self._out = self._out, []
         return out
 
+    @property
+    def calls(self) -> int:
+        """Calls of the turn until now, those before this answer included."""
+        return self._index
+
     # -- events
 
     @property

@@ -18,7 +18,15 @@ from shared.chat.request import (
     ToolResultPart,
 )
 from shared.errors import BadRequest
-from shared.turns.prompt import PREFACE, PREFACE_BEGINS, write_prompt
+from shared.turns.prompt import (
+    NO_TOOLS_NOW,
+    PREFACE,
+    PREFACE_BEGINS,
+    PREFACE_OF_CALLS,
+    PREFACE_WITH_TOOLS,
+    write_prompt,
+)
+from shared.turns.tool_prompt import describe_tools
 
 
 def said(role: Role, *texts: str) -> Message:
@@ -36,7 +44,10 @@ def read_prompt(prompt: str) -> list[tuple[str, str]]:
     found = re.search(r"<(message-[0-9]+) ", prompt)
     assert found is not None
     mark = found[1]
-    rest = prompt.removeprefix(PREFACE.format(mark=mark))
+    rest = prompt
+    for preface in (PREFACE.format(mark=mark), PREFACE_WITH_TOOLS.format(mark=mark)):
+        rest = rest.removeprefix(preface)
+    rest = rest.removeprefix(PREFACE_OF_CALLS).removeprefix(NO_TOOLS_NOW)
     blocks = []
     while rest:
         assert rest.startswith(f"\n\n<{mark} ")
@@ -154,7 +165,7 @@ def test_tool_calls_and_results_of_the_history_are_written_as_text() -> None:
     assert read_prompt(prompt) == [
         ('role="user"', "u"),
         (
-            'role="assistant"',
+            'role="assistant" calls=["call_1"]',
             'I look.\n<tool_call>\n{"name": "get \\"weather\\"", "arguments": {"city": "Oslo"}}\n'
             "</tool_call>",
         ),
@@ -178,9 +189,15 @@ def test_what_cannot_be_written_is_refused_and_never_dropped() -> None:
         prompt_of(Message("user", (TextPart("t"), picture)))
     with pytest.raises(BadRequest, match="media"):
         prompt_of(Message("tool", (ToolResultPart("c", (picture,)),)))
+
+
+def test_tools_are_described_in_a_block_of_their_own() -> None:
     tool = Tool("f", schema=msgspec.Raw(b"{}"))
-    with pytest.raises(BadRequest, match="tools"):
-        write_prompt(ChatRequest(model="m", messages=(said("user", "u"),), tools=(tool,)))
+    request = ChatRequest(model="m", messages=(said("user", "u"),), tools=(tool,))
+    assert read_prompt(write_prompt(request)) == [
+        ('role="system" about="tools"', describe_tools(request)),
+        ('role="user"', "u"),
+    ]
 
 
 def test_a_text_full_of_marks_is_written_in_linear_time() -> None:
