@@ -4,6 +4,7 @@ Per row: the status, the shape, the code, `Retry-After`; streamed and not; befor
 in band after the first event. What the upstream's failures do to accounts: test_chat_failover.py.
 """
 
+import re
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -468,6 +469,7 @@ def test_no_account_at_all_is_a_503(bare: Stack, stream: bool) -> None:
 def test_a_store_that_is_away_is_a_503_and_comes_back_by_itself() -> None:
     with Stack(accounts=1) as stack:
         assert ask(stack).status_code == 200
+        eventually(lambda: served_the_list(stack) == set(stack.gateway_pids()), within_seconds=10)
         stack.redis.stop()
         for stream in (False, True):
             answer = ask(stack, stream=stream)
@@ -485,6 +487,13 @@ def test_a_store_that_is_away_is_a_503_and_comes_back_by_itself() -> None:
             until=lambda status: status == 200,
             within_seconds=10,
         )
+
+
+def served_the_list(stack: Stack) -> set[int]:
+    """The processes that have had the model list: only those can serve their last one."""
+    assert get(stack, "/v1/models").status_code == 200
+    lines = [line for line in stack.logs().splitlines() if "route=/v1/models " in line]
+    return {int(found[1]) for line in lines if (found := re.search(r" pid=(\d+) ", line))}
 
 
 def test_a_good_end_is_told_as_one(stack: Stack) -> None:
