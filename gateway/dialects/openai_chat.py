@@ -18,10 +18,21 @@ from gateway.dialects.fields import (
     EFFORT_BUDGETS,
     asks,
     at_least_one,
-    json_schema_object,
     says_something,
     stop_sequences,
     thinking_budget,
+)
+from gateway.dialects.openai_fields import (
+    ROLES,
+    ContentPart,
+    Schema,
+    choose_mode,
+    choose_named,
+    read_content,
+    read_custom,
+    read_effort,
+    read_format,
+    read_function,
 )
 from gateway.dialects.turn import Turn
 from shared.chat.collect import Reply, ReplyToolCall
@@ -40,14 +51,12 @@ from shared.chat.events import (
     TurnStart,
     Usage,
 )
-from shared.chat.json_schema import compile_schema
 from shared.chat.request import (
     ChatRequest,
     Message,
     OutputFormat,
     Part,
     ReasoningPart,
-    Role,
     TextPart,
     Tool,
     ToolCallPart,
@@ -94,12 +103,6 @@ class _Unheeded(msgspec.Struct):
     verbosity: Any = None
 
 
-class _Part(msgspec.Struct):
-    type: str
-    text: str | None = None
-    refusal: str | None = None
-
-
 class _Function(msgspec.Struct):
     name: str
     arguments: str = ""
@@ -118,7 +121,7 @@ class _ToolCall(msgspec.Struct):
 
 class _Message(msgspec.Struct):
     role: str
-    content: str | list[_Part] | None = None
+    content: str | list[ContentPart] | None = None
     name: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
@@ -137,15 +140,9 @@ class _Thinking(msgspec.Struct):
     budget_tokens: int | None = None
 
 
-class _Schema(msgspec.Struct):
-    name: str = ""
-    schema: msgspec.Raw = msgspec.Raw()
-    strict: bool | None = None
-
-
 class _Format(msgspec.Struct):
     type: str
-    json_schema: _Schema | None = None
+    json_schema: Schema | None = None
 
 
 class _Declared(msgspec.Struct):
@@ -271,14 +268,8 @@ def _read_tools(given: _Request) -> tuple[tuple[Tool, ...], ToolChoice]:
 
 def _read_tool(given: _Tool, path: str) -> Tool:
     if given.type == "custom" or (given.custom and not given.function):
-        if given.custom is None or not given.custom.name:
-            raise BadRequest(f"{path}.custom.name is missing", param=f"{path}.custom.name")
-        return Tool(
-            name=given.custom.name,
-            description=given.custom.description or "",
-            kind="custom",
-            grammar=_read_grammar(given.custom.format),
-        )
+        custom = given.custom or _Declared()
+        return read_custom(custom.name, custom.description, custom.format, f"{path}.custom")
     if given.function is None:
         raise BadRequest(
             f"{path}.type: only function and custom tools run here, not {given.type}",
@@ -288,19 +279,7 @@ def _read_tool(given: _Tool, path: str) -> Tool:
 
 
 def _read_function(given: _Declared, path: str) -> Tool:
-    if not given.name:
-        raise BadRequest(f"{path}.name is missing", param=f"{path}.name")
-    schema = json_schema_object(given.parameters, f"{path}.parameters")
-    return Tool(given.name, given.description or "", schema)
-
-
-def _read_grammar(given: object) -> str:
-    """`{"type": "grammar", "grammar": {"syntax", "definition"}}`; also without the inner object."""
-    if not isinstance(given, dict):
-        return ""
-    inner = given.get("grammar") if isinstance(given.get("grammar"), dict) else given
-    definition = inner.get("definition") if isinstance(inner, dict) else None
-    return definition if isinstance(definition, str) else ""
+    return read_function(given.name, given.description, given.parameters, path)
 
 
 def _choose(
@@ -313,18 +292,8 @@ def _choose(
         given = given.allowed_tools.mode
     if isinstance(given, _Choice):
         name = _named(given.function or given.custom) or given.name
-        if name not in {tool.name for tool in tools}:
-            raise BadRequest(f"{field}: there is no tool {name!r} in this request", param=field)
-        return tuple(tools), ToolChoice("named", name)
-    match given:
-        case "auto" | "none":
-            return tuple(tools), ToolChoice(given if tools else "auto")
-        case "required" | "any":
-            if not tools:
-                raise BadRequest(f"{field}: there are no tools in this request", param=field)
-            return tuple(tools), ToolChoice("required")
-        case _:
-            raise BadRequest(f"{field}: expected auto, none, required or a tool", param=field)
+        return tuple(tools), choose_named(tools, name, field)
+    return tuple(tools), choose_mode(tools, given, field)
 
 
 def _named(given: "_Declared | _Named | None") -> str:
@@ -332,35 +301,10 @@ def _named(given: "_Declared | _Named | None") -> str:
 
 
 def _read_format(given: _Format | None) -> OutputFormat | None:
-    if given is None or given.type == "text":
+    if given is None:
         return None
-    if given.type == "json_object":
-        return OutputFormat()
-    if given.type != "json_schema":
-        raise BadRequest(
-            "response_format.type: expected text, json_object or json_schema",
-            param="response_format.type",
-        )
-    path = "response_format.json_schema"
-    if given.json_schema is None or not bytes(given.json_schema.schema):
-        raise BadRequest(f"{path}.schema is missing", param=f"{path}.schema")
-    compile_schema(bytes(given.json_schema.schema), param=f"{path}.schema")
-    return OutputFormat(
-        schema=given.json_schema.schema,
-        name=given.json_schema.name,
-        strict=bool(given.json_schema.strict),
-    )
-
-
-# Spellings of OpenAI → neutral roles.
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-    "function": "tool",
-}
+    path = "response_format"
+    return read_format(given.type, given.json_schema, path=path, schema=f"{path}.json_schema")
 
 
 def _read_messages(given: list[_Message] | None) -> tuple[Message, ...]:
@@ -373,9 +317,9 @@ def _read_messages(given: list[_Message] | None) -> tuple[Message, ...]:
 
 
 def _read_message(given: _Message, path: str) -> Message:
-    role = _ROLES.get(given.role)
+    role = ROLES.get(given.role)
     if role is None:
-        known = ", ".join(_ROLES)
+        known = ", ".join(ROLES)
         raise BadRequest(f"{path}.role: expected one of {known}", param=f"{path}.role")
     if given.audio:
         raise BadRequest(f"{path}.audio: audio isn't supported yet", param=f"{path}.audio")
@@ -383,14 +327,14 @@ def _read_message(given: _Message, path: str) -> Message:
         return Message(role, (_read_tool_result(given, path),))
     if role == "assistant":
         return Message(role, tuple(_read_assistant_parts(given, path)))
-    return Message(role, _read_content(given, path))
+    return Message(role, read_content(given.content, f"{path}.content"))
 
 
 def _read_assistant_parts(given: _Message, path: str) -> Iterator[Part]:
     if given.reasoning_content:
         yield ReasoningPart(given.reasoning_content)
     if given.content is not None:
-        yield from _read_content(given, path)
+        yield from read_content(given.content, f"{path}.content")
     if given.refusal:
         yield TextPart(given.refusal)
     for index, call in enumerate(given.tool_calls or ()):
@@ -408,38 +352,8 @@ def _read_call(given: _ToolCall, path: str) -> ToolCallPart:
 
 
 def _read_tool_result(given: _Message, path: str) -> ToolResultPart:
-    content = _read_content(given, path)
+    content = read_content(given.content, f"{path}.content")
     return ToolResultPart(given.tool_call_id or "", content, name=given.name or "")
-
-
-def _read_content(given: _Message, path: str) -> tuple[TextPart, ...]:
-    content = given.content
-    if content is None:
-        raise BadRequest(f"{path}.content is missing", param=f"{path}.content")
-    if isinstance(content, str):
-        return (TextPart(content),)
-    return tuple(_read_part(p, f"{path}.content[{i}]") for i, p in enumerate(content))
-
-
-_MEDIA = {
-    "image_url", "image", "input_image", "video_url", "video", "input_video",
-    "input_audio", "audio", "audio_url", "file", "input_file",
-}  # fmt: skip
-
-
-def _read_part(given: _Part, path: str) -> TextPart:
-    match given.type:
-        case "text" | "input_text" | "output_text":
-            text, field = given.text, "text"
-        case "refusal":
-            text, field = given.refusal, "refusal"
-        case kind if kind in _MEDIA:
-            raise BadRequest(f"{path}.type: {kind} isn't supported yet", param=f"{path}.type")
-        case _:
-            raise BadRequest(f"{path}.type: unknown kind of content", param=f"{path}.type")
-    if text is None:
-        raise BadRequest(f"{path}.{field} is missing", param=f"{path}.{field}")
-    return TextPart(text)
 
 
 def _read_thinking(given: _Request) -> bool | None:
@@ -465,17 +379,8 @@ def _read_thinking_budget(given: _Request) -> int | None:
     return EFFORT_BUDGETS.get(_read_effort(given) or "")
 
 
-_EFFORTS = {"none": "none", "minimal": "none", "max": "xhigh"} | {e: e for e in EFFORT_BUDGETS}
-
-
 def _read_effort(given: _Request) -> str | None:
-    """A key of `EFFORT_BUDGETS`, or `none`, or None when nothing was said."""
-    if not given.reasoning_effort:
-        return None
-    if effort := _EFFORTS.get(given.reasoning_effort):
-        return effort
-    known = ", ".join(sorted(_EFFORTS))
-    raise BadRequest(f"reasoning_effort: expected one of {known}", param="reasoning_effort")
+    return read_effort(given.reasoning_effort, "reasoning_effort")
 
 
 def _read_max_tokens(given: _Request) -> int | None:
@@ -490,7 +395,7 @@ def _read_max_tokens(given: _Request) -> int | None:
 def _read_ignored(given: _Request) -> tuple[str, ...]:
     """Names of the given fields nobody heeds; null, false and empty ask for nothing."""
     names = [name for name in _Unheeded.__struct_fields__ if asks(getattr(given, name))]
-    if any(message.name and _ROLES[message.role] != "tool" for message in given.messages or ()):
+    if any(message.name and ROLES[message.role] != "tool" for message in given.messages or ()):
         names.append("messages[].name")
     return tuple(names)
 
