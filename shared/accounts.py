@@ -87,7 +87,7 @@ class Accounts:
             raise
         except asyncio.CancelledError:
             # The caller left. Who waits for this login takes over at once.
-            await asyncio.shield(self._store.logins.give_up(claim))
+            await self._store.logins.give_up(claim)
             raise
         metrics.LOGINS.of("succeeded").inc()
         await self._store.logins.store(claim, token.token, expires_at=token.expires_at)

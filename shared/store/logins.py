@@ -8,20 +8,37 @@ Knows: who may log in, when, and whose result counts. Does not know: how to log 
 
 A fence is a number that only grows. `store` with a fence lower than the account's highest is
 refused: a claimer that was frozen past its time can't overwrite what its successor got.
+
+A caller may be cancelled at any await. Then no claim stays behind that nobody serves: what Redis is
+asked runs to its end all the same, and a claim whose asker is gone is given up. Otherwise everybody
+who needs that account would wait until the claim lapses.
 """
 
 import asyncio
-from typing import Final
+import logging
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from shared.errors import AccountDead, LoginFailed, NoAccount, NotFound, UpstreamBlocked
+from shared.errors import (
+    AccountDead,
+    GatewayError,
+    LoginFailed,
+    NoAccount,
+    NotFound,
+    UpstreamBlocked,
+)
 from shared.sealing import SealBroken, Sealer
 from shared.store import keys
 from shared.store.connection import Connection
 from shared.store.outcome import EgressRest, rest_fact
 from shared.store.subscriber import Subscriber
 from shared.store.waiters import Woken
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # A sign-in takes at most 10 s; a claimer silent for longer than this is dead.
 CLAIM_TTL_SECONDS: Final = 30.0
@@ -75,6 +92,7 @@ class Logins:
         self._concurrency = concurrency
         self._waiting: dict[str, set[Woken]] = {}
         self._subscriber = Subscriber(connection, keys.LOGIN_CHANNEL, self._wake)
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def claim(
         self,
@@ -160,11 +178,13 @@ class Logins:
         try:
             while True:
                 left = deadline - clock()
-                answer = await self.claim(
-                    account,
-                    rejected_version=rejected_version,
-                    patience_seconds=max(0, left),
-                    margin_seconds=margin_seconds,
+                answer = await self._claim_or_give_up(
+                    self.claim(
+                        account,
+                        rejected_version=rejected_version,
+                        patience_seconds=max(0, left),
+                        margin_seconds=margin_seconds,
+                    )
                 )
                 if not isinstance(answer, Wait):
                     return answer
@@ -180,7 +200,7 @@ class Logins:
                     continue
                 await woken.wait(min(left, _LOOK_AGAIN_SECONDS))
         finally:
-            await self._stop_listening(account, woken)
+            self._stop_listening(account, woken)  # no await: there may be a claim in our hands
 
     async def store(self, claim: Claim, access_token: str, *, expires_at: float) -> str | None:
         """The new token is the account's; returns its version, None when a later login was begun.
@@ -191,14 +211,16 @@ class Logins:
         Script: login_store.lua
         """
         place = f"{keys.account(claim.account)}#token"
-        stored = await self._connection.run(
-            "login_store",
-            keys.POOL,
-            claim.account,
-            claim.fence,
-            self._sealer.seal(access_token, place=place),
-            repr(float(expires_at)),
-            self._concurrency,
+        stored = await self._surely(
+            self._connection.run(
+                "login_store",
+                keys.POOL,
+                claim.account,
+                claim.fence,
+                self._sealer.seal(access_token, place=place),
+                repr(float(expires_at)),
+                self._concurrency,
+            )
         )
         return str(claim.fence) if stored else None
 
@@ -221,17 +243,19 @@ class Logins:
             pause_seconds: otherwise, how long it rests and nobody tries again.
             egress_rest: the firewall refused the egress address: it rests, not the account.
         """
-        noted = await self._connection.run(
-            "login_fail",
-            keys.POOL,
-            claim.account,
-            claim.fence,
-            code,
-            reason,
-            "1" if dead else "",
-            int(pause_seconds * 1000),
-            self._concurrency,
-            rest_fact(egress_rest),
+        noted = await self._surely(
+            self._connection.run(
+                "login_fail",
+                keys.POOL,
+                claim.account,
+                claim.fence,
+                code,
+                reason,
+                "1" if dead else "",
+                int(pause_seconds * 1000),
+                self._concurrency,
+                rest_fact(egress_rest),
+            )
         )
         return bool(noted)
 
@@ -242,13 +266,49 @@ class Logins:
 
         Script: login_give_up.lua
         """
-        given_up = await self._connection.run(
-            "login_give_up", keys.POOL, claim.account, claim.fence
+        given_up = await self._surely(
+            self._connection.run("login_give_up", keys.POOL, claim.account, claim.fence)
         )
         return bool(given_up)
 
     async def close(self) -> None:
+        while self._tasks:
+            await asyncio.wait(self._tasks)
         await self._subscriber.stop()
+
+    async def _claim_or_give_up(
+        self, claiming: Coroutine[Any, Any, FreshToken | Wait | Claim]
+    ) -> FreshToken | Wait | Claim:
+        """What `claiming` answers; a claim that comes after its asker was cancelled is given up."""
+        asking = self._spawn(claiming)
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            self._spawn(self._give_up_unwanted(asking))
+            raise
+
+    async def _give_up_unwanted(self, asking: "asyncio.Task[FreshToken | Wait | Claim]") -> None:
+        try:
+            answer = await asking
+            if isinstance(answer, Claim):
+                await self.give_up(answer)
+        except GatewayError as error:
+            log.info("a claim may stay until it lapses", extra={"error": type(error).__name__})
+
+    async def _surely(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs to its end, also when whoever asked for it is cancelled meanwhile."""
+        return await asyncio.shield(self._spawn(work))
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever asked has heard it, unless he was cancelled
 
     def _unseal(self, account: str, field: str, sealed: str) -> str:
         try:
@@ -263,7 +323,7 @@ class Logins:
         for woken in [woken for some in sleepers for woken in some]:
             woken.set()
 
-    async def _stop_listening(self, account: str, woken: Woken) -> None:
+    def _stop_listening(self, account: str, woken: Woken) -> None:
         waiting = self._waiting.get(account)
         if waiting is None:
             return
@@ -271,4 +331,8 @@ class Logins:
         if not waiting:
             del self._waiting[account]
         if not self._waiting:
+            self._spawn(self._unsubscribe())
+
+    async def _unsubscribe(self) -> None:
+        if not self._waiting:  # nobody has come since
             await self._subscriber.stop()

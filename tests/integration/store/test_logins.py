@@ -136,6 +136,24 @@ async def test_a_login_that_was_given_up_is_the_next_ones_at_once(store: Store) 
     assert (await store.accounts.get(email(0))).last_error is None
 
 
+@pytest.mark.parametrize("pause_ms", range(0, 10, 2))
+async def test_a_claim_whose_asker_left_meanwhile_keeps_nobody_waiting(
+    store: Store, pause_ms: int
+) -> None:
+    """Regression, 2026-11: cancelled between the script and its reply, a caller left a claim behind
+    that nobody served, and the account's other callers waited 30 s for it to lapse."""
+    await store.accounts.add_missing(entries(1))
+    for _ in range(20):
+        asker = asyncio.create_task(store.logins.claim_or_wait(email(0), wait_seconds=10))
+        await asyncio.sleep(pause_ms / 10_000)
+        asker.cancel()
+        [answer] = await asyncio.gather(asker, return_exceptions=True)
+        if isinstance(answer, Claim):
+            await store.logins.give_up(answer)
+    claim = await asyncio.wait_for(store.logins.claim_or_wait(email(0), wait_seconds=10), 1)
+    assert isinstance(claim, Claim)
+
+
 async def test_a_wrong_password_makes_the_account_dead_until_it_is_mended(store: Store) -> None:
     await store.accounts.add_missing(entries(1))
     claim = await claim_of(store)
