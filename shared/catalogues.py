@@ -48,7 +48,7 @@ class Catalogues:
         self._stood_in: set[str] = set()
 
     async def current(self) -> Catalogue:
-        """The newest list this process knows; waits only while there is none at all.
+        """The newest list this process knows; waits only while the very first one is being read.
 
         Raises:
             NoCatalogue: it was never read yet and can't be read now.
@@ -94,7 +94,7 @@ class Catalogues:
             error = look.exception() if not look.cancelled() else None
             if isinstance(error, StoreUnavailable):
                 raise error
-            reason = error.message if isinstance(error, GatewayError) else "not read yet"
+            reason = error.message if isinstance(error, GatewayError) else "tried a moment ago"
             raise NoCatalogue(f"The upstream's model list could not be read: {reason}") from error
 
     def _start_look(self) -> "asyncio.Task[None]":
@@ -119,8 +119,8 @@ class Catalogues:
             claim = await cache.models_claim(forced=forced)
             if claim is not None:
                 return await self._refresh(claim)
-            if self._current is not None or time.monotonic() > give_up_at:
-                return  # another process reads it, or one has failed a moment ago
+            if self._current is not None or shared.failed or time.monotonic() > give_up_at:
+                return  # another process reads it, or has failed a moment ago
             await asyncio.sleep(0.1)
 
     async def _refresh(self, claim: str) -> None:

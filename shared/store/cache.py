@@ -19,14 +19,22 @@ _CLAIM_TTL_SECONDS: Final = 30.0
 _AFTER_FAILURE_SECONDS: Final = 5.0
 # `MODELS_CACHE_TTL=0`, until restart: longer than any process lives; a start claims with `forced`.
 _NEVER_STALE_SECONDS: Final = 365 * 86400.0
+_FAILED: Final = b"failed"  # in place of a claim's token, see models_put.lua
 _TAG: Final = keys.models()
 
 
 class CachedModels(msgspec.Struct, frozen=True):
-    """The last list as it was stored, None when none ever was; whether it needs no refresh."""
+    """What everybody knows of the list.
+
+    Attributes:
+        body: the last list as it was stored, None when none ever was.
+        fresh: it needs no refresh.
+        failed: reading it anew failed a moment ago; nobody tries again yet.
+    """
 
     body: bytes | None
     fresh: bool
+    failed: bool = False
 
 
 class Cache:
@@ -43,15 +51,15 @@ class Cache:
             StoreUnavailable: Redis is away and this process never had a list.
         """
         try:
-            body, fresh = await self._connection.read_bytes(
-                "models_get", "MGET", keys.models(), keys.models_fresh()
+            body, fresh, claim = await self._connection.read_bytes(
+                "models_get", "MGET", keys.models(), keys.models_fresh(), keys.models_claim()
             )
         except StoreUnavailable:
             if self._last is None:
                 raise
             return CachedModels(self._last, fresh=False)
         self._last = body
-        return CachedModels(body, fresh is not None)
+        return CachedModels(body, fresh=fresh is not None, failed=claim == _FAILED)
 
     async def models_claim(self, *, forced: bool = False) -> str | None:
         """The right to read the list from the upstream, as a token for `models_put`.

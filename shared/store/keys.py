@@ -258,7 +258,7 @@ models_claim = Key(
     type="string",
     owner="cache",
     ttl="30 s",
-    holds="who reads the list from the upstream now",
+    holds="who reads the list from the upstream now; `failed`: nobody for 5 s",
 )
 
 # -- idempotency

@@ -451,6 +451,10 @@ def test_a_catalogue_never_read_is_a_503_and_comes_by_itself(bare: Stack) -> Non
     with ThreadPoolExecutor(len(asks)) as threads:
         for answer in threads.map(lambda one: one(), asks):
             assert_error(answer, 503, SERVER, "no_catalogue", retry_after=True)
+    for look in asks:  # one of the fleet was refused a moment ago: nobody waits to hear it again
+        answer = look()
+        assert_error(answer, 503, SERVER, "no_catalogue", retry_after=True)
+        assert answer.elapsed.total_seconds() < 2
     bare.sim.config(models_need_login=False)
     eventually(
         lambda: get(bare, "/models").status_code,

@@ -50,9 +50,11 @@ async def test_after_a_failure_the_old_list_stays_and_nobody_hurries(store: Stor
     await put(store, b"[1]", ttl_seconds=0.01)
     claim = await store.cache.models_claim(forced=True)
     assert claim is not None
+    assert not (await store.cache.models_get()).failed
     await store.cache.models_failed(claim)
     assert await store.cache.models_claim() is None
-    assert (await store.cache.models_get()).body == b"[1]"
+    cached = await store.cache.models_get()
+    assert (cached.body, cached.failed) == (b"[1]", True)
     assert 0 < await store.connection.ask("ttl", "PTTL", keys.models_claim()) <= 5000
 
 
