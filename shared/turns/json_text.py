@@ -15,6 +15,7 @@ reader would have to give up, and what was meant is beyond doubt, is something e
 |------------------------------------|-----------------------------------------------|
 | a raw line break or tab in a string| its escape                                    |
 | `\\d`, an escape JSON doesn't know  | `\\\\d`; `\\'` becomes `'`                       |
+| `\\ud83d`, half of a character      | `\\ufffd`: strict readers refuse it otherwise    |
 | `[1, 2, ]`                         | without the last comma                        |
 | `True`, `False`, `None`, `NaN`     | `true`, `false`, `null`, `null`               |
 | `'text'`                           | `"text"`                                      |
@@ -131,7 +132,8 @@ class JsonReader:
         if _OPEN_ESCAPE.match(text, at):
             return at, None
         if escape := _ESCAPE.match(text, at):
-            return escape.end(), None
+            half = escape[1] is not None
+            return escape.end(), "\\ufffd" if half else None
         if text[at + 1] == "'":
             return at + 2, "'"
         return at + 1, "\\\\"
@@ -340,7 +342,7 @@ _CONTROL = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
 _ESCAPE = re.compile(
     r"\\(?:[\"\\/bfnrt]"
     r"|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    r"|u[0-9a-fA-F]{4})"
+    r"|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}|(u[0-9a-fA-F]{4}))"
 )
 # An escape that the end of the text cuts; of a pair of surrogates both halves are one.
 _OPEN_ESCAPE = re.compile(

@@ -67,21 +67,26 @@ class Call:
         self.name: str | None = None
         self.tool: DeclaredTool | None = None
         self.begun = False
+        self.broken = False
         self._tools = tools
         self._pieces: list[str] = []
         self._ended = False
-        self._is_json = False
+        self._written_as: _WrittenAs = "meant"
         if name is not None:
             self.call_it(name)
 
     def call_it(self, name: str) -> None:
         if self.name is None:
             self.name = name.strip()
-            self.tool = self._tools.get(self.name)
+            self.take_tool(self._tools.get(self.name))
 
-    def begin_arguments(self, *, as_json: bool) -> None:
+    def take_tool(self, tool: DeclaredTool | None) -> None:
+        self.tool = tool
+        self._convert()
+
+    def begin_arguments(self, written_as: "_WrittenAs") -> None:
         self.begun = True
-        self._is_json = as_json
+        self._written_as = written_as
 
     def write(self, piece: str) -> None:
         """Add to the arguments: JSON, or a custom tool's free text."""
@@ -89,21 +94,46 @@ class Call:
 
     def end_arguments(self) -> None:
         self._ended = True
+        self._convert()
 
     @property
     def whole(self) -> bool:
-        return self._ended and self.name is not None
+        return self._ended and self.name is not None and not self.broken
 
     def take(self) -> str:
         """What can go out and hasn't: nothing before the name is known to be declared."""
-        if self.tool is None or not self._pieces:
-            return ""
-        free = self.tool.custom and self._is_json
-        if free and not self._ended:
+        if self.tool is None or self._written_as != "meant":
             return ""
         taken = "".join(self._pieces)
         self._pieces.clear()
-        return _free_text(taken) if free else taken
+        return taken
+
+    def _convert(self) -> None:
+        """Arguments that came before the name become what the tool takes, once both are there."""
+        if self.tool is None or not (self.begun and self._written_as != "meant"):
+            return
+        if self.tool.custom == (self._written_as == "text"):
+            self._written_as = "meant"
+        elif self._ended:
+            given, self._pieces = "".join(self._pieces), []
+            self._written_as = "meant"
+            if self.tool.custom:
+                self.write(_free_text(given))
+            else:
+                self.broken = not _write_json(given, self.write)
+
+
+_WrittenAs = Literal["meant", "object", "text"]
+"""How the arguments are there: as the tool takes them; or, as long as its name isn't known, as the
+JSON object they were written as, or as what the string said that they were written as."""
+
+
+def _write_json(text: str, write: Write) -> bool:
+    """Passes on the object that a string held."""
+    reader = JsonReader(write)
+    text = text.strip() or "{}"
+    reader.read(text, 0)
+    return text[0] == "{" and (reader.done or (not reader.refused and reader.complete()))
 
 
 def _free_text(arguments: str) -> str:
@@ -146,7 +176,7 @@ class ObjectCall(ObjectReader):
         """An object that names its tool and nothing else calls it without arguments."""
         call = self._call
         if not call.begun and call.name and not self._others and not self.known_only:
-            call.begin_arguments(as_json=True)
+            call.begin_arguments("meant")
             call.write("" if call.tool and call.tool.custom else "{}")
             call.end_arguments()
         self.refused = not call.whole
@@ -187,9 +217,14 @@ class _Arguments:
         self.done = False
         self.refused = False
         self._call = call
-        free = call.tool is not None and call.tool.custom
-        call.begin_arguments(as_json=not free)
-        self._inner = _free_reader(call.write, first) if free else _json_reader(call.write, first)
+        quoted = first in "\"'"
+        if call.tool is None:
+            call.begin_arguments("text" if quoted else "object")
+            self._inner = StringReader(call.write) if quoted else _json_reader(call.write, first)
+        else:
+            call.begin_arguments("meant")
+            reader_of = _free_reader if call.tool.custom else _json_reader
+            self._inner = reader_of(call.write, first)
 
     def read(self, text: str, at: int) -> int:
         at = self._inner.read(text, at)
@@ -304,7 +339,12 @@ class FunctionCall:
         self._value: _Value | None = None
         self._free: _Value | None = None
         self._seen: set[str] = set()
-        call.begin_arguments(as_json=False)
+        call.begin_arguments("meant")
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of the call followed its name."""
+        return bool(self._seen or self._value or self._free or self._object)
 
     def read(self, text: str, at: int, *, last: bool = False) -> int:
         """last: no text comes after this one."""
@@ -316,12 +356,16 @@ class FunctionCall:
         return at
 
     def complete(self) -> bool:
-        """The answer, or the block around the function, is over: every required value is there."""
-        if not self.done:
-            if self._value or self._object or self._free or not self._tool.required <= self._seen:
-                return False
+        """The answer is over: the call is whole when it has all that it must have, and anything."""
+        if not self.done and self._seen:
+            self._end_unclosed()
+        return self.done
+
+    def _end_unclosed(self) -> None:
+        if self._value or self._object or self._free or not self._tool.required <= self._seen:
+            self.refused = True
+        else:
             self._end()
-        return True
 
     def _step(self, text: str, at: int, last: bool) -> int | None:
         """Where to go on; None = more text is needed."""
@@ -350,7 +394,7 @@ class FunctionCall:
         if cut or any(
             tag.match(text, at) for tag in (CALL_CLOSING, CALL_OPENING, FUNCTION_OPENING)
         ):
-            self.refused = not self.complete()
+            self._end_unclosed()
             return at
         first = not self._seen and not self._call.whole
         if first and text[at] == "{" and not self._tool.custom:

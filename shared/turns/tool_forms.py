@@ -57,8 +57,8 @@ CALL_FENCES: Final = frozenset({"tool_call", "tool_calls", "tool_code", "tool-ca
 
 # Words of the line before a fence that make what the fence holds an example.
 ANNOUNCES_EXAMPLE: Final = re.compile(
-    r"example|instance|e\.g\.|such as|like (?:this|so|that)|looks?\b|would|could|might|format"
-    r"|syntax|schema|notation|template|sample|usage|例|如下|格式|语法|样式|写法",
+    r"example|for instance|e\.g\.|such as|like (?:this|so|that)\b|looks? like|would|could"
+    r"|syntax|notation|例|如下|格式|语法|写法",
     re.IGNORECASE,
 )
 

@@ -57,7 +57,7 @@ from shared.chat.events import (
     TurnStart,
 )
 from shared.chat.request import Tool, ToolChoice
-from shared.errors import UpstreamProtocolError
+from shared.errors import UnusableAnswer
 from shared.turns.fault import Fault
 from shared.turns.json_text import JsonReader
 from shared.turns.tool_call import Call, FunctionCall, ObjectCall
@@ -97,8 +97,9 @@ class ToolReader:
     Args:
         call_id: the id of the call with this index.
         first_index: of the first call; those before it went out in an earlier attempt.
-        repeat: the model was asked to mend its calls: only calls pass, and there is no third time:
-            an undeclared name is shown as text, and no call is no fault.
+        repeat: the model was asked to mend its calls, and there is no third time: an undeclared
+            name is shown as text, and no call is no fault.
+        silent: only calls pass, since the text was shown before.
 
     Attributes:
         fault: why the answer must be written again. Nothing of that call went out, and nothing
@@ -115,6 +116,7 @@ class ToolReader:
         call_id: Callable[[int], str],
         first_index: int = 0,
         repeat: bool = False,
+        silent: bool = False,
     ) -> None:
         self.fault: Fault | None = None
         self.ended = False
@@ -124,6 +126,7 @@ class ToolReader:
         self._call_id = call_id
         self._index = first_index
         self._repeat = repeat
+        self._silent = silent
         self._out: list[Event] = []
         self._text: list[str] = []  # goes out before anything else that is added to `_out`
         self._later: list[Event] = []  # what came while a call was open
@@ -183,6 +186,11 @@ class ToolReader:
         """Calls of the turn until now, those before this answer included."""
         return self._index
 
+    @property
+    def said(self) -> bool:
+        """Whether any text but blanks was passed on."""
+        return self._said
+
     # -- events
 
     @property
@@ -195,7 +203,7 @@ class ToolReader:
             self._line_begins
             or self._tail
             or self._blanks
-            or self._repeat
+            or self._silent
             or self._is_over
             or self._state != self._prose
             or _SPECIAL.search(text)
@@ -213,7 +221,7 @@ class ToolReader:
             self._end_turn(event)
         elif type(event) is TurnFailed:
             self._fail_turn(event)
-        elif self._repeat and type(event) is not TurnStart:
+        elif self._silent and type(event) is not TurnStart:
             pass
         elif self._started:
             self._later.append(event)
@@ -263,8 +271,8 @@ class ToolReader:
             self._end_call()
         elif state in (self._opening, self._in_object, self._in_function):
             self._keep(tail)
-            if state == self._opening and self._in_line:
-                self._tentative = True
+            if self._in_line and (state == self._opening or not self._function_begun):
+                self._tentative = True  # the last word of a line that speaks of the tag
             self._break_call()
         elif state == self._think:
             self._reason(tail)
@@ -322,8 +330,11 @@ class ToolReader:
         if any(cut.match(text, at) for cut in _CUT_IN_PROSE):
             if not last:
                 return at
-            if not self._ticks and _tells(text[at:]):
-                return self._cut_tag(text, at)
+            if self._after_call and any(cut.match(text, at) for cut in _CUT_CLOSERS):
+                return len(text)  # the rest of the call's closer
+            if not self._ticks and _tells(text[at:]) and text[at + 1] != "/":
+                self._blame("malformed", text[at:])
+                return len(text)
         if self._ticks and (
             CALL_OPENING.match(text, at)
             or FUNCTION_OPENING.match(text, at)
@@ -348,9 +359,15 @@ class ToolReader:
             if self._line_begins and text.startswith(THINK_OPENS, at):
                 self._state = self._think
                 return at + len(THINK_OPENS)
-            if self._after_call:
-                if closing := CALL_CLOSING.match(text, at):
+            if closing := CALL_CLOSING.match(text, at):
+                if self._after_call:
                     return closing.end()
+                alone = _LINE_REST.match(text, closing.end()) if self._line_begins else None
+                if alone is not None and alone.end() == len(text) and not last:
+                    return at
+                if alone is not None and (alone[1] or alone.end() == len(text)):
+                    return alone.end()  # on a line of its own, it belongs to no text either
+            if self._after_call:
                 if text.startswith(FUNCTION_CLOSES, at):
                     return at + len(FUNCTION_CLOSES)
                 if text.startswith(RESULT_OPENS, at) and self._index:
@@ -359,14 +376,6 @@ class ToolReader:
         self._say("<")
         self._line_begins = False
         return at + 1
-
-    def _cut_tag(self, text: str, at: int) -> int:
-        """The answer ends within a tag: a call that was cut off, or the closer of one."""
-        if not CUT_CALL_CLOSING.match(text, at):
-            self._blame("malformed", text[at:])
-        elif not self._after_call:
-            self._say(text[at:])
-        return len(text)
 
     def _fence_opens(self, text: str, at: int, last: bool) -> int | None:
         """At ticks or tildes where a line begins: None = no fence; the same position = not yet."""
@@ -554,6 +563,7 @@ class ToolReader:
         if reader.done:
             self._end_call()
         elif reader.refused:
+            self._tentative |= self._in_line and not reader.begun  # a tag that is only spoken of
             self._break_call()
         return stop
 
@@ -651,6 +661,10 @@ class ToolReader:
         assert self._function_reader is not None  # noqa: S101  # the state says so
         return self._function_reader
 
+    @property
+    def _function_begun(self) -> bool:
+        return self._state != self._in_function or self._function.begun
+
     def _begin_call(self, call: Call) -> None:
         self._call = call
         self._started = False
@@ -667,7 +681,7 @@ class ToolReader:
         elif not self._repeat:
             self._blame("undeclared")
         else:
-            call.tool = DeclaredTool(Tool(call.name))
+            call.take_tool(DeclaredTool(Tool(call.name)))
             self._aside = []
             self._as_text = True
 
@@ -759,7 +773,7 @@ class ToolReader:
     def _break_call(self) -> None:
         if self._started:
             name = self._call.name
-            error = UpstreamProtocolError(f"The model's call of {name} can't be read to its end")
+            error = UnusableAnswer(f"The model's call of {name} can't be read to its end")
             self._put(*self._later, TurnFailed(error))
             self.ended = True
         elif self._tentative:
@@ -817,7 +831,7 @@ class ToolReader:
 
     def _emit(self, text: str) -> None:
         self._recent = (self._recent + text[-_RECENT_CHARACTERS:])[-_RECENT_CHARACTERS:]
-        if not self._repeat:
+        if not self._silent:
             self._text.append(text)
 
     def _put(self, *events: Event) -> None:
@@ -835,7 +849,7 @@ class ToolReader:
             self._emit(blanks)
 
     def _reason(self, text: str) -> None:
-        if text and not self._repeat:
+        if text and not self._silent:
             self._put(ReasoningDelta(text))
 
 
@@ -888,6 +902,7 @@ _TELLING: Final = len("<tool_")
 _SPECIAL: Final = re.compile(r"[<`\n]")
 _BLANKS: Final = re.compile(r"\s*")
 _FEW_BLANKS: Final = re.compile(rf"\s{{0,{LOOKAHEAD_BLANKS}}}")
+_LINE_REST: Final = re.compile(r"[ \t\r]{0,64}(\n?)")
 _LINE_BLANKS: Final = re.compile(r"[ \t]{0,64}")
 _RUN: Final = re.compile(r"`{1,64}|~{1,64}")
 _CODE_OR_LINE_END: Final = re.compile(r"[`\n]")
