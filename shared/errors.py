@@ -4,7 +4,8 @@
     ├─ ClientError                    the caller's fault, said to the caller
     │  ├─ BadRequest                  400   param = path of the field
     │  │  ├─ ContextTooLong           400   prompt longer than the model takes
-    │  │  └─ ContentRefused           400   refused by the upstream's moderation
+    │  │  ├─ ContentRefused           400   refused by the upstream's moderation
+    │  │  └─ InputRefused             400   a file or a field that the upstream does not take
     │  ├─ Unauthorized                401
     │  ├─ Forbidden                   403
     │  ├─ NotFound                    404
@@ -16,8 +17,9 @@
     ├─ UpstreamError                  502   the far side's fault
     │  ├─ UpstreamRejected            502   it said no; another account would hear the same
     │  ├─ UpstreamUnavailable         502   5xx, refused, reset: transient
-    │  ├─ UpstreamBusy                502   a burst limit or a locked chat: again after a pause
+    │  ├─ UpstreamBusy                503   a burst limit or a locked chat: again after a pause
     │  ├─ UpstreamProtocolError       502   nonsense on the wire, or the stream was cut
+    │  ├─ UnusableAnswer              502   the model didn't write what it was asked for, twice
     │  ├─ UpstreamEmpty               502   it ended well and said nothing
     │  ├─ UpstreamSilent              504   first-token or idle deadline
     │  ├─ UpstreamQuota               429   this account is spent for this capability
@@ -32,8 +34,8 @@
     ├─ Draining                       503   this process is going away; told in band
     └─ StoreUnavailable               503   Redis did not answer
 
-`ContextTooLong`, `ContentRefused` and `UnknownModel` may also be learned from the upstream; they
-are the caller's business all the same, and no other account is tried.
+`ContextTooLong`, `ContentRefused`, `InputRefused` and `UnknownModel` are learned from the upstream;
+they are the caller's business all the same, and no other account is tried.
 
 A message is written for the person who reads it and never holds a secret. Each dialect maps `code`
 to its own words in one table.
@@ -91,6 +93,10 @@ class ContentRefused(BadRequest):
     """The upstream's moderation refused this content."""
 
     code = "content_filter"
+
+
+class InputRefused(BadRequest):
+    """The upstream does not take this input."""
 
 
 class Unauthorized(ClientError):
@@ -164,15 +170,25 @@ class UpstreamUnavailable(UpstreamError):
 
 
 class UpstreamBusy(UpstreamError):
-    """The upstream asks for a slower pace."""
+    """The upstream asks for a slower pace.
+
+    A caller hears it only when every account that was tried said so: none is usable for a moment.
+    """
+
+    status = 503
+    code = "no_account"
 
     def __init__(self, message: str | None = None, *, pause_seconds: float = 3):
-        super().__init__(message)
+        super().__init__(message, retry_after_seconds=max(1, pause_seconds))
         self.pause_seconds = pause_seconds
 
 
 class UpstreamProtocolError(UpstreamError):
     """The upstream's answer makes no sense or was cut off."""
+
+
+class UnusableAnswer(UpstreamError):
+    """The model's answer is not what it was asked for."""
 
 
 class UpstreamEmpty(UpstreamError):

@@ -20,6 +20,7 @@ from shared.errors import (
     ClientError,
     ContentRefused,
     ContextTooLong,
+    InputRefused,
     LoginFailed,
     TokenRejected,
     UnknownModel,
@@ -182,6 +183,12 @@ def _rejected(refusal: Refusal) -> AnyFailure:
     return UpstreamRejected(_worded(refusal, "The upstream refused the request"))
 
 
+def _input_refused(refusal: Refusal) -> AnyFailure:
+    if refusal.operation != "completion":
+        return _rejected(refusal)  # the caller's input is in a completion only
+    return InputRefused(_worded(refusal, "The upstream does not take this input"))
+
+
 def _unavailable(refusal: Refusal) -> AnyFailure:
     if refusal.operation == "sign_in":
         return LoginFailed(
@@ -319,7 +326,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         "input refused",
-        _rejected,
+        _input_refused,
         codes=frozenset({"invalid_input"}),
         phrases=("invalid attachment",),
     ),

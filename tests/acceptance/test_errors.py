@@ -173,6 +173,16 @@ def test_what_moderation_refuses_is_a_400(stack: Stack, stream: bool) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("fail", ["invalid_input", "InvalidAttachment"])
+def test_what_the_upstream_does_not_take_as_input_is_a_400(
+    stack: Stack, fail: str, stream: bool
+) -> None:
+    stack.sim.next(operation="completions", fail=fail)
+    assert_error(ask(stack, stream=stream), 400, INVALID, "invalid_value")
+    assert len(stack.sim.recorded("completions")) == 1
+
+
+@BOTH
 @pytest.mark.parametrize(
     "model", ["gpt-4o", "Qwen3-Max-thinking", "qwen3-max-2026-01-23-image", "x" * 5000, "\u200b"]
 )
@@ -315,6 +325,18 @@ def test_all_accounts_busy_for_too_long_is_a_503(adjusted: Stack, stream: bool) 
 
 
 @BOTH
+@pytest.mark.parametrize("fail", ["TooQuickly", "ParallelLimited", "http_429", "ChatInProgress"])
+def test_a_pace_no_account_can_keep_is_a_503_that_says_when(
+    stack: Stack, fail: str, stream: bool
+) -> None:
+    stack.sim.next(operation="completions", fail=fail, times=0)
+    answer = ask(stack, stream=stream)
+    assert_error(answer, 503, SERVER, "no_account", retry_after=True)
+    assert int(answer.headers["retry-after"]) <= 5
+    assert len(stack.sim.recorded("completions")) == 3
+
+
+@BOTH
 @pytest.mark.parametrize(
     ("action", "code"),
     [
@@ -379,6 +401,8 @@ BROKEN_MIDWAY: list[tuple[dict[str, object], str, str, int]] = [
     ({"fail": "RateLimited"}, "rate_limit_error", "accounts_exhausted", 429),
     ({"fail": "punish"}, SERVER, "upstream_blocked", 503),
     ({"fail": "Unauthorized"}, SERVER, "upstream_error", 502),
+    ({"fail": "TooQuickly"}, SERVER, "no_account", 503),
+    ({"fail": "invalid_input"}, INVALID, "invalid_value", 400),
     ({"reset_after": 4}, SERVER, "upstream_error", 502),
     ({"close_after": 4}, SERVER, "upstream_error", 502),
     ({"cut_after": 4}, SERVER, "upstream_error", 502),
