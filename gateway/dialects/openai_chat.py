@@ -26,6 +26,7 @@ from gateway.dialects.openai_fields import (
     ROLES,
     ContentPart,
     Schema,
+    Unheeded,
     choose_mode,
     choose_named,
     read_content,
@@ -75,30 +76,11 @@ def new_id(random_hex: str) -> str:
 # -- request
 
 
-class _Unheeded(msgspec.Struct):
-    """Fields the upstream can't honour: accepted and named in `ChatRequest.ignored`.
+class _Unheeded(Unheeded):
+    """What of this protocol can't be honoured either."""
 
-    Any: they are read by nobody.
-    """
-
-    temperature: Any = None
-    top_p: Any = None
-    top_k: Any = None
-    min_p: Any = None
-    seed: Any = None
-    frequency_penalty: Any = None
-    presence_penalty: Any = None
-    repetition_penalty: Any = None
-    logit_bias: Any = None
-    logprobs: Any = None
-    top_logprobs: Any = None
-    user: Any = None
-    safety_identifier: Any = None
     metadata: Any = None
     store: Any = None
-    service_tier: Any = None
-    prompt_cache_key: Any = None
-    prompt_cache_retention: Any = None
     prediction: Any = None
     verbosity: Any = None
 

@@ -4,6 +4,7 @@ Source: OpenAI API reference, chat completions and responses, read 2026-11.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -21,6 +22,30 @@ ROLES: dict[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
+
+
+class Unheeded(msgspec.Struct):
+    """Fields the upstream can't honour: accepted and named in `ChatRequest.ignored`.
+
+    Any: they are read by nobody.
+    """
+
+    temperature: Any = None
+    top_p: Any = None
+    top_k: Any = None
+    min_p: Any = None
+    seed: Any = None
+    frequency_penalty: Any = None
+    presence_penalty: Any = None
+    repetition_penalty: Any = None
+    logit_bias: Any = None
+    logprobs: Any = None
+    top_logprobs: Any = None
+    user: Any = None
+    safety_identifier: Any = None
+    service_tier: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_retention: Any = None
 
 
 class ContentPart(msgspec.Struct):

@@ -8,6 +8,7 @@ import httpx2
 import msgspec
 import openai
 from openai.types.chat import ChatCompletion
+from openai.types.responses import Response
 
 Json = dict[str, Any]  # Any: a JSON object of a shape the test knows
 
@@ -94,6 +95,84 @@ def _read(completion: ChatCompletion) -> Read:
     )
 
 
+def read_openai_responses_stream(stream: bytes) -> Read:
+    """Through the official SDK, strictly: its SSE reader, its types, its accumulator.
+
+    What it accumulates from the deltas is what the last event says; events are numbered without a
+    gap; every item that is added is done once.
+    """
+    _assert_items_are_balanced(chunks(stream))
+    client = _openai_client(stream, "text/event-stream")
+    with client.responses.stream(model="m", input="hi") as events:
+        last = list(events)[-1]
+    assert last.type in ("response.completed", "response.incomplete", "response.failed")
+    return _read_response(last.response)
+
+
+def _assert_items_are_balanced(frames: list[Json]) -> None:
+    """Every item that is added is done once; its deltas, joined, are what it says in the end."""
+    assert [frame["sequence_number"] for frame in frames] == list(range(len(frames)))
+    said: dict[int, str] = {}
+    done: dict[int, Json] = {}
+    for frame in frames[2:-1]:
+        index = frame["output_index"]
+        match frame["type"].rpartition(".")[::2]:
+            case ("response.output_item", "added"):
+                assert index == len(said)
+                said[index] = ""
+            case ("response.output_item", "done"):
+                assert index not in done
+                done[index] = frame["item"]
+            case (_, "delta"):
+                assert index not in done
+                said[index] += frame["delta"]
+    assert said.keys() == done.keys()
+    output = frames[-1]["response"]["output"]
+    assert [done[index] for index in sorted(done)] == output
+    for index, item in enumerate(output):
+        texts = item.get("content") or item.get("summary") or []
+        whole = "".join(text["text"] for text in texts)
+        whole += item.get("arguments") or item.get("input") or ""
+        taken_back = item["type"] == "custom_tool_call" and item["status"] == "incomplete"
+        assert taken_back or said[index] == whole
+
+
+def read_openai_responses_reply(body: bytes) -> Read:
+    """Through the official SDK, strictly."""
+    client = _openai_client(body, "application/json")
+    response = client.responses.create(model="m", input="hi")
+    Response.model_validate_json(body, strict=True)
+    return _read_response(response)
+
+
+def _read_response(response: Response) -> Read:
+    read = Read(usage=response.usage.model_dump() if response.usage else None)
+    if response.status == "failed":
+        assert response.error is not None
+        return Read(failure={"body": response.error.model_dump()})
+    read.finish = response.status
+    if response.incomplete_details:
+        read.finish = response.incomplete_details.reason
+    for item in response.output:
+        given: Json = item.model_dump()
+        match given["type"]:
+            case "message":
+                for part in given["content"]:
+                    before = len(read.text)
+                    read.text += part["text"]
+                    read.citations += [_moved(cited, before) for cited in part["annotations"]]
+            case "reasoning":
+                read.reasoning += "".join(part["text"] for part in given["summary"])
+            case "function_call":
+                read.tool_calls.append((given["call_id"], given["name"], given["arguments"]))
+    return read
+
+
+def _moved(citation: Json, by: int) -> Json:
+    start, end = citation["start_index"] + by, citation["end_index"] + by
+    return {**citation, "start_index": start, "end_index": end}
+
+
 def _openai_client(body: bytes, media_type: str) -> openai.OpenAI:
     """The SDK, answered from memory."""
 
@@ -111,5 +190,11 @@ def _openai_client(body: bytes, media_type: str) -> openai.OpenAI:
     )
 
 
-STREAM_READERS: dict[str, Callable[[bytes], Read]] = {"openai_chat": read_openai_chat_stream}
-REPLY_READERS: dict[str, Callable[[bytes], Read]] = {"openai_chat": read_openai_chat_reply}
+STREAM_READERS: dict[str, Callable[[bytes], Read]] = {
+    "openai_chat": read_openai_chat_stream,
+    "openai_responses": read_openai_responses_stream,
+}
+REPLY_READERS: dict[str, Callable[[bytes], Read]] = {
+    "openai_chat": read_openai_chat_reply,
+    "openai_responses": read_openai_responses_reply,
+}

@@ -1,0 +1,169 @@
+"""OpenAI Responses, what is kept of them: a response that is fetched later, its input as items.
+
+Source: OpenAI API reference and its Python SDK's types, read 2026-11.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, assert_never
+
+import msgspec
+
+from gateway.dialects.responses_object import (
+    CustomItem,
+    FunctionItem,
+    Ids,
+    ItemStatus,
+    MessageItem,
+    OutputItem,
+    OutputText,
+    Status,
+    call_item,
+    encode,
+    output_of,
+    response_of,
+)
+from gateway.dialects.responses_request import given_of
+from gateway.dialects.turn import Turn
+from shared.chat.collect import Reply, ReplyToolCall
+from shared.chat.request import (
+    MediaPart,
+    Message,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from shared.errors import BadRequest, GatewayError
+
+
+def write_unfinished(
+    turn: Turn, status: Status, reply: Reply | None, error: GatewayError | None
+) -> bytes:
+    """A response that is queued, in progress, cancelled or failed; a failed one never holds calls,
+    since one of them may be half a call."""
+    output: list[OutputItem] = []
+    if reply is not None:
+        output = output_of(turn, msgspec.structs.replace(reply, tool_calls=[]), "incomplete")
+    usage = reply.usage if reply else None
+    return encode(response_of(turn, status, output, error=error, usage=usage))
+
+
+def items_by_id(turn: Turn, reply: Reply) -> dict[str, Message]:
+    """The items of a kept reply that may be named in a later input, as messages of their own.
+
+    A stream may show as several messages what a reply has as one: the first stands for all.
+    """
+    items: dict[str, Message] = {}
+    ids = Ids(turn.id)
+    if reply.text:
+        items[ids.next("msg")] = Message("assistant", (TextPart(reply.text),))
+    for call in reply.tool_calls:
+        part = ToolCallPart(call.call_id, call.name, call.arguments, call.custom)
+        items[ids.next("ctc" if call.custom else "fc")] = Message("assistant", (part,))
+    return items
+
+
+class _Deleted(msgspec.Struct):
+    id: str
+    object: str = "response"
+    deleted: bool = True
+
+
+def write_deleted(response_id: str) -> bytes:
+    return encode(_Deleted(response_id))
+
+
+class _InputText(msgspec.Struct):
+    text: str
+    type: str = "input_text"
+
+
+class _InputMessage(msgspec.Struct):
+    id: str
+    role: str
+    content: list[_InputText]
+    status: ItemStatus = "completed"
+    type: str = "message"
+
+
+class _ResultItem(msgspec.Struct):
+    id: str
+    type: str
+    call_id: str
+    output: str
+    status: ItemStatus = "completed"
+
+
+InputItem = _InputMessage | MessageItem | FunctionItem | CustomItem | _ResultItem
+
+
+class _InputItems(msgspec.Struct):
+    data: Sequence[InputItem]
+    first_id: str
+    last_id: str
+    has_more: bool
+    object: str = "list"
+
+
+def input_items(turn: Turn, messages: Sequence[Message]) -> list[InputItem]:
+    """The input of a response as items, in its order; what the model didn't read isn't there."""
+    ids = Ids(f"{turn.id}_in")
+    namespaces = given_of(turn.given).echo.namespaces
+    custom: set[str] = set()
+    items: list[InputItem] = []
+    for message in messages:
+        if texts := [part.text for part in message.parts if isinstance(part, TextPart)]:
+            items.append(_said(ids.next("msg"), message.role, texts))
+        for part in message.parts:
+            match part:
+                case ToolCallPart(call_id, name, arguments, is_custom):
+                    items.append(
+                        call_item(
+                            ids, ReplyToolCall(call_id, name, arguments, is_custom), namespaces
+                        )
+                    )
+                    custom |= {call_id} if is_custom else set()
+                case ToolResultPart():
+                    items.append(_result_item(ids, part, custom=part.call_id in custom))
+                case TextPart() | ReasoningPart() | MediaPart():
+                    pass
+                case _:
+                    assert_never(part)
+    return items
+
+
+def _said(item_id: str, role: str, texts: list[str]) -> _InputMessage | MessageItem:
+    if role == "assistant":
+        return MessageItem(item_id, "completed", [OutputText(text) for text in texts])
+    return _InputMessage(item_id, role, [_InputText(text) for text in texts])
+
+
+def _result_item(ids: Ids, part: ToolResultPart, *, custom: bool) -> _ResultItem:
+    kind = "custom_tool_call_output" if custom else "function_call_output"
+    output = "\n".join(inner.text for inner in part.content if isinstance(inner, TextPart))
+    return _ResultItem(ids.next("ctc" if custom else "fc"), kind, part.call_id, output)
+
+
+def write_input_items(
+    items: Sequence[InputItem],
+    *,
+    limit: int = 20,
+    order: Literal["asc", "desc"] = "desc",
+    after: str | None = None,
+) -> bytes:
+    """A page of `input_items`, the newest first unless told otherwise; `after` = an item's id.
+
+    Raises:
+        BadRequest: there is no item `after`.
+    """
+    ordered = list(items) if order == "asc" else list(reversed(items))
+    start = 0
+    if after is not None:
+        ids = [item.id for item in ordered]
+        if after not in ids:
+            raise BadRequest(f"after: there is no item {after[:64]!r}", param="after")
+        start = ids.index(after) + 1
+    page = ordered[start : start + limit]
+    more = start + limit < len(ordered)
+    first, last = (page[0].id, page[-1].id) if page else ("", "")
+    return encode(_InputItems(page, first, last, more))
