@@ -1,7 +1,9 @@
 """Request bodies: JSON → a dialect's Struct; what is wrong is said with the path of the field.
 
 An optional field that is null or an empty list counts as absent, unknown fields are accepted
-(contract, section 3). Bodies without such a field are decoded once; the rest pays for its own.
+(contract, section 3). JavaScript cuts text between the halves of a character and sends the lone
+half as an escape, `"\\ud83d"`, which JSON's grammar allows and no decoder can read: it becomes
+U+FFFD. Bodies without any of this are decoded once; the rest pays for its own.
 """
 
 import re
@@ -23,22 +25,34 @@ def read_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         BadRequest: malformed JSON, or a field of the wrong type, `param` = its path.
     """
     try:
+        return _read(body, decoder)
+    except msgspec.ValidationError as error:
+        raise _wrong_field(str(error)) from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error) from error
+    except msgspec.DecodeError as error:
+        whole = _without_lone_surrogates(body)
+        if whole == body:
+            raise _malformed(error) from error
+        return read_body(whole, decoder)
+
+
+def _read(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    try:
         return decoder.decode(body)
     except msgspec.ValidationError:
-        return _read_without_empty_fields(body, decoder)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed(error) from error
-
-
-def _read_without_empty_fields(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    try:
         fields = _decode_fields(body)
         given = {name: value for name, value in fields.items() if not _is_empty(bytes(value))}
         return decoder.decode(msgspec.json.encode(given))
-    except msgspec.ValidationError as error:
-        raise _wrong_field(str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed(error) from error
+
+
+# Every escape is taken as a whole, so that the `\\ud83d` of an escaped backslash stays what it is.
+_HIGH, _LOW = rb"u[dD][89abAB][0-9a-fA-F]{2}", rb"u[dD][c-fC-F][0-9a-fA-F]{2}"
+_ESCAPE = re.compile(rb"\\(?:%b\\%b|(?P<lone>%b|%b)|.)" % (_HIGH, _LOW, _HIGH, _LOW), re.DOTALL)
+
+
+def _without_lone_surrogates(body: bytes) -> bytes:
+    return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape["lone"] else escape[0], body)
 
 
 def _is_empty(value: bytes) -> bool:

@@ -13,6 +13,21 @@ from tests.fakes.stack import Stack, eventually
 BOTH = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 
 
+# -- the body
+
+
+@BOTH
+def test_a_character_that_a_javascript_client_cut_in_half_is_no_broken_body(
+    stack: Stack, stream: bool
+) -> None:
+    body = body_of("cut @, whole \U0001f642", stream=stream)
+    content = msgspec.json.encode(body).replace(b"@", rb"\ud83d")
+    answer = call(stack, "POST", "/v1/chat/completions", content=content)
+    assert text_of(answer)
+    [prompt] = stack.sim.prompts()
+    assert "cut \ufffd, whole \U0001f642" in prompt
+
+
 # -- parameters
 
 
