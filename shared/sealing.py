@@ -4,6 +4,7 @@ Knows: the cipher, the text form of a sealed value, how keys derive from the roo
 Redis, accounts, who holds which key.
 
 A sealed value is text, `v1:<key id>:<nonce>:<ciphertext>` (base64url without padding), AES-256-GCM.
+What is large is sealed as bytes, `v1:<key id>:` and then nonce and ciphertext as they are.
 Its place (record key and field) is authenticated with it: copied to another record or field it does
 not unseal. `SECRET_KEY_PREVIOUS` still unseals, nothing is sealed with it any more.
 """
@@ -65,6 +66,31 @@ class Sealer:
         except (InvalidTag, ValueError) as error:
             raise SealBroken("damaged, or moved from another record") from error
         return plain.decode()
+
+    def seal_bytes(self, plain: bytes, *, place: str) -> bytes:
+        """`plain` in the form that may be stored at `place`."""
+        nonce = os.urandom(_NONCE_BYTES)
+        key = self._current
+        head = f"{_VERSION}:{key.id}:".encode()
+        return head + nonce + key.cipher.encrypt(nonce, plain, place.encode())
+
+    def unseal_bytes(self, sealed: bytes, *, place: str) -> bytes:
+        """
+        Raises:
+            SealBroken: see `unseal`.
+        """
+        version, _, rest = sealed.partition(b":")
+        key_id, _, body = rest.partition(b":")
+        if version != _VERSION.encode():
+            raise SealBroken("not a sealed value of a version this gateway knows")
+        key = self._sealing_keys.get(key_id.decode("ascii", "replace"))
+        if key is None:
+            raise SealBroken("sealed with another SECRET_KEY")
+        nonce, ciphertext = body[:_NONCE_BYTES], body[_NONCE_BYTES:]
+        try:
+            return key.cipher.decrypt(nonce, ciphertext, place.encode())
+        except (InvalidTag, ValueError) as error:
+            raise SealBroken("damaged, or moved from another record") from error
 
     def is_current(self, sealed: str) -> bool:
         """Whether `sealed` needs no new sealing after a rotation."""

@@ -84,3 +84,32 @@ def test_fingerprints_depend_on_text_key_and_purpose() -> None:
 def test_while_rotating_the_old_fingerprint_is_known_too() -> None:
     old = Sealer(KEY).fingerprint("sk-1", purpose="api key")
     assert Sealer(OTHER, KEY).fingerprints("sk-1", purpose="api key")[1] == old
+
+
+@given(st.binary())
+def test_what_was_sealed_as_bytes_unseals_to_the_same(plain: bytes) -> None:
+    sealer = Sealer(KEY)
+    assert sealer.unseal_bytes(sealer.seal_bytes(plain, place=PLACE), place=PLACE) == plain
+
+
+def test_any_changed_byte_is_noticed() -> None:
+    sealed = Sealer(KEY).seal_bytes(b"a conversation", place=PLACE)
+    assert b"conversation" not in sealed
+    for position in range(len(sealed)):
+        changed = bytes([sealed[position] ^ 1])
+        with pytest.raises(SealBroken):
+            Sealer(KEY).unseal_bytes(
+                sealed[:position] + changed + sealed[position + 1 :], place=PLACE
+            )
+    for short in (b"", b"v1", b"v1:", sealed[:20]):
+        with pytest.raises(SealBroken):
+            Sealer(KEY).unseal_bytes(short, place=PLACE)
+
+
+def test_bytes_are_bound_to_their_place_and_survive_a_rotation_of_the_key() -> None:
+    sealed = Sealer(KEY).seal_bytes(b"x", place=PLACE)
+    assert Sealer(OTHER, KEY).unseal_bytes(sealed, place=PLACE) == b"x"
+    with pytest.raises(SealBroken, match="moved"):
+        Sealer(KEY).unseal_bytes(sealed, place="elsewhere")
+    with pytest.raises(SealBroken, match="another SECRET_KEY"):
+        Sealer(OTHER).unseal_bytes(sealed, place=PLACE)
