@@ -307,6 +307,18 @@ async def test_every_call_is_observed_with_its_name_and_outcome(own_redis: Redis
     await connection.close()
 
 
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})], ids=["uvloop"])
+async def test_what_is_observed_is_finer_than_the_loops_clock(redis_url: str) -> None:
+    """uvloop's own clock stands still within a millisecond: most calls would take no time."""
+    seen: list[float] = []
+    connection = Connection(redis_url, observe=lambda name, seconds, ok: seen.append(seconds))
+    for _ in range(50):
+        await connection.ask("ping", "PING")
+    await connection.close()
+    assert len(set(seen)) > 40
+    assert 0 < min(seen)
+
+
 async def test_a_burst_opens_few_connections(own_redis: RedisServer, own_store: Store) -> None:
     await asyncio.gather(*(own_store.ping() for _ in range(500)))
     clients = await own_store.connection.ask("clients", "CLIENT", "LIST")
