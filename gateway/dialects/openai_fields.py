@@ -171,7 +171,7 @@ def read_format(kind: str, given: Schema | None, *, path: str, schema: str) -> O
     if given is None or not bytes(given.schema):
         raise BadRequest(f"{schema}.schema is missing", param=f"{schema}.schema")
     compile_schema(bytes(given.schema), param=f"{schema}.schema")
-    return OutputFormat(schema=given.schema, name=given.name, strict=bool(given.strict))
+    return OutputFormat(bytes(given.schema), given.name, bool(given.strict))
 
 
 _EFFORTS = {"none": "none", "minimal": "none", "max": "xhigh"} | {e: e for e in EFFORT_BUDGETS}

@@ -75,12 +75,12 @@ class ToolChoice(msgspec.Struct, frozen=True):
 
 
 class OutputFormat(msgspec.Struct, frozen=True):
-    """The answer's text is one JSON document; with a `schema` one that validates against it.
+    """The answer's text is one JSON document; with a `schema` (JSON) one that validates against it.
 
     `strict`: an answer that doesn't, after one repeat, is an error and never shown.
     """
 
-    schema: msgspec.Raw | None = None
+    schema: bytes | None = None
     name: str = ""
     strict: bool = False
 
