@@ -85,6 +85,13 @@ class Due:
         """
         return bool(await self._connection.run("due_begin", keys.DUE, step_id))
 
+    async def extend(self, step_id: str) -> bool:
+        """The step, which is under way here, stays ours for another claim.
+
+        Returns False when it has ended: whoever is at it should stop. Script: due_extend.lua
+        """
+        return bool(await self._connection.run("due_extend", keys.DUE, step_id))
+
     async def done(self, step_id: str) -> None:
         """The step has ended well. Script: due_end.lua"""
         await self._connection.run("due_end", keys.DUE, step_id, "")

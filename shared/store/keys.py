@@ -51,6 +51,9 @@ POOL: Final = "gw:{pool}"
 # The same for the steps that are due: they need not lie on the pool's node.
 DUE: Final = "gw:{due}"
 
+# And for stored responses.
+RESPONSES: Final = "gw:{responses}"
+
 # Channels, not keys. A process with waiters listens on its own; its messages are waiters.
 WAKE_CHANNEL: Final = "gw:wake:"
 # Its messages are accounts whose login has just ended, well or not.
@@ -270,6 +273,29 @@ idempotent = Key(
     holds="body hash, and the runner's token or the answer",
 )
 
+
+# -- stored responses
+response = Key(
+    "gw:{responses}:record:<id>",
+    type="hash",
+    owner="responses",
+    ttl="30 d",
+    holds="owner, status; sealed: what was asked, what was answered, what is still to be run",
+)
+responses_owned = Key(
+    "gw:{responses}:owned:<owner>",
+    type="zset",
+    owner="responses",
+    ttl="30 d after the last",
+    holds="response → when it was stored, ms",
+)
+responses_sizes = Key(
+    "gw:{responses}:sizes:<owner>",
+    type="hash",
+    owner="responses",
+    ttl="30 d after the last",
+    holds="response → its bytes; `total` → their sum, bounded: the oldest give way",
+)
 
 # -- steps that are due
 due = Key(

@@ -22,6 +22,8 @@ from pathlib import Path
 from shared.store import keys
 
 _FOLDER = Path(__file__).parent / "lua"
+# Included by others, run by nobody.
+_PRELUDES = frozenset({"pool", "responses"})
 _HEAD_KEY = re.compile(r"-- KEYS\[(\d+)\] \S+: \S")
 _HEAD_ARGUMENT = re.compile(r"-- ARGV\[(\d+)(\.\.\.)?\] \S+: \S")
 _USED_KEY = re.compile(r"KEYS\[(\d+)\]")
@@ -87,8 +89,8 @@ def check_head(name: str, source: str) -> None:
 
 
 def names() -> list[str]:
-    """Every script there is; `pool` is the prelude, included by others."""
-    return sorted(path.stem for path in _FOLDER.glob("*.lua") if path.stem != "pool")
+    """Every script there is, without the preludes."""
+    return sorted(path.stem for path in _FOLDER.glob("*.lua") if path.stem not in _PRELUDES)
 
 
 def _constants(name: str, body: str) -> str:

@@ -28,6 +28,7 @@ from shared.store.idempotency import RUN_TTL_SECONDS, Idempotency
 from shared.store.leases import Leases
 from shared.store.limits import Limits
 from shared.store.logins import Logins
+from shared.store.responses import Responses
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class Store:
         self.limits = Limits(self.connection)
         self.cache = Cache(self.connection)
         self.idempotency = Idempotency(self.connection)
+        self.responses = Responses(self.connection, self.sealer)
         self.due = Due(self.connection)
         self.counts = Counts(self.connection)
         self._lease_seconds = settings.lease_ttl_seconds / 3

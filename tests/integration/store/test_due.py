@@ -201,3 +201,22 @@ async def test_what_job_processes_counted_adds_up(connection: Connection) -> Non
     await asyncio.gather(*(counts.add({'["logins_total", {}]': 0.5}) for _ in range(4)))
     await counts.add({})
     assert await counts.read() == {'["logins_total", {}]': 4.0}
+
+
+async def test_a_step_that_is_extended_stays_its_process_s(due: Due) -> None:
+    await due.add(Step("s", "answer", claim_seconds=SOON))
+    await take_when_due(due)
+    assert await due.begin("s")
+    for _ in range(5):
+        await asyncio.sleep(SOON / 2)
+        assert await due.extend("s")
+        assert await due.take(1) == []
+        assert not await due.begin("s")
+    assert (await take_when_due(due)).tries == 2
+
+
+async def test_a_step_that_has_ended_is_not_extended(due: Due) -> None:
+    await due.add(Step("s", "answer"))
+    await due.done("s")
+    assert not await due.extend("s")
+    assert await due.take(1) == []
