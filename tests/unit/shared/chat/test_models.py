@@ -120,9 +120,35 @@ def test_a_whole_name_wins_over_a_name_with_a_suffix_taken_off() -> None:
     assert catalogue.resolve("Qwen3-Omni-Flash-thinking").thinking is True
 
 
+SEARCHES = {"abilities": {"thinking": 0}, "chat_type": ["t2t", "search"]}
+THINKS_AND_SEARCHES = {"abilities": {"thinking": 1}, "chat_type": ["t2t", "search"]}
+
+
+@pytest.mark.parametrize("first", ["both", "both-thinking"])
+def test_the_longest_suffix_is_taken_off_a_name(first: str) -> None:
+    entries = [
+        {"id": "both", "info": {"meta": THINKS_AND_SEARCHES}},
+        {"id": "both-thinking", "info": {"meta": SEARCHES}},
+    ]
+    entries.sort(key=lambda entry: entry["id"] != first)
+    found = Catalogue.from_upstream(entries).resolve("Both-Thinking-Search")
+    assert (found.model_id, found.suffix) == ("both", "-thinking-search")
+
+
+def test_a_model_stands_in_only_with_the_longest_suffix_of_the_missing_one() -> None:
+    entries = [
+        {"id": "only-searches", "info": {"meta": SEARCHES}},
+        {"id": "does-both", "info": {"meta": THINKS_AND_SEARCHES}},
+    ]
+    found = Catalogue.from_upstream(entries).resolve("any", {"any": "gone-thinking-search"})
+    assert (found.model_id, found.thinking) == ("does-both", True)
+
+
 def test_a_variant_that_a_model_lacks_is_unknown_and_says_what_there_is() -> None:
     with pytest.raises(UnknownModel, match=r"^Qwen3-Max has no -image variant; it has: Qwen3-Max$"):
         CATALOGUE.resolve("qwen3-max-image")
+    with pytest.raises(UnknownModel, match=r"^Qwen3-Max has no -thinking-search"):
+        CATALOGUE.resolve("qwen3-max-thinking-search")
 
 
 def test_an_unknown_name_is_told_its_near_matches() -> None:
