@@ -13,7 +13,7 @@ from gateway.dialects import DIALECTS, Dialect
 from shared.errors import GatewayError
 
 # Whose error shape an address speaks; everything else speaks OpenAI's.
-DIALECT_OF_PREFIX: dict[str, str] = {}
+DIALECT_OF_PREFIX = {"/v1/messages": "anthropic_messages"}
 
 
 def retry_after(error: GatewayError) -> dict[str, str]:

@@ -4,12 +4,18 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.admin.routes import ADMIN_ROUTES
 from gateway.api import accounts, keys
-from gateway.endpoints import health, models
+from gateway.endpoints import health, models, responses
 from gateway.endpoints.chat import chat_handler
 
 ROUTES: list[BaseRoute] = [
     # what callers use
     Route("/v1/chat/completions", chat_handler("openai_chat"), methods=["POST"]),
+    Route("/v1/messages", chat_handler("anthropic_messages"), methods=["POST"]),
+    Route("/v1/responses", responses.create, methods=["POST"]),
+    Route("/v1/responses/{id}", responses.show),
+    Route("/v1/responses/{id}", responses.delete, methods=["DELETE"]),
+    Route("/v1/responses/{id}/cancel", responses.cancel, methods=["POST"]),
+    Route("/v1/responses/{id}/input_items", responses.list_input_items),
     Route("/v1/models", models.list_models),
     Route("/v1/models/{id:path}", models.show_model),
     Route("/models", models.list_models_openly),

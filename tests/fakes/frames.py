@@ -4,9 +4,11 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import anthropic
 import httpx2
 import msgspec
 import openai
+from anthropic.types import Message as AnthropicMessage
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 
@@ -173,28 +175,126 @@ def _moved(citation: Json, by: int) -> Json:
     return {**citation, "start_index": start, "end_index": end}
 
 
-def _openai_client(body: bytes, media_type: str) -> openai.OpenAI:
-    """The SDK, answered from memory."""
+def read_anthropic_stream(stream: bytes) -> Read:
+    """Through the official SDK, strictly: its SSE reader, its types, its accumulator."""
+    assert_message_grammar(stream)
+    client = _anthropic_client(stream, "text/event-stream")
+    with client.messages.stream(**_ANTHROPIC_REQUEST) as events:
+        try:
+            return _read_message(events.get_final_message())
+        except anthropic.APIStatusError as error:
+            return Read(failure={"body": error.body})
 
-    def answer(_: httpx2.Request) -> httpx2.Response:
-        pieces: Iterator[bytes] = iter([body])
-        return httpx2.Response(200, headers={"content-type": media_type}, content=pieces)
 
-    http_client = httpx2.Client(transport=httpx2.MockTransport(answer))
-    return openai.OpenAI(
+def read_anthropic_reply(body: bytes) -> Read:
+    """Through the official SDK, strictly."""
+    message = _anthropic_client(body, "application/json").messages.create(**_ANTHROPIC_REQUEST)
+    AnthropicMessage.model_validate_json(body, strict=True)
+    return _read_message(message)
+
+
+# Which deltas a block may have.
+_DELTAS_OF = {
+    "text": {"text_delta", "citations_delta"},
+    "thinking": {"thinking_delta", "signature_delta"},
+    "tool_use": {"input_json_delta"},
+    "server_tool_use": {"input_json_delta"},
+    "web_search_tool_result": set[str](),
+}
+
+
+def assert_message_grammar(stream: bytes) -> None:
+    """message_start (block_start delta* block_stop)* (message_delta message_stop | error)."""
+    assert all(frame.startswith(b"event: ") for frame in stream.split(b"\n\n")[:-1])
+    start, *frames = [frame for frame in chunks(stream) if frame["type"] != "ping"]
+    assert start["type"] == "message_start"
+    assert start["message"]["content"] == []
+    last = frames.pop()
+    if last["type"] != "error":
+        assert last["type"] == "message_stop"
+        assert frames.pop()["type"] == "message_delta"
+    blocks, opened = 0, False
+    kind, deltas = "", list[str]()
+    for frame in frames:
+        if frame["type"] == "content_block_start":
+            assert not opened
+            assert frame["index"] == blocks
+            kind, deltas, opened = frame["content_block"]["type"], [], True
+            continue
+        assert opened
+        assert frame["index"] == blocks
+        if frame["type"] == "content_block_delta":
+            deltas.append(frame["delta"]["type"])
+            continue
+        assert frame["type"] == "content_block_stop"
+        assert set(deltas) <= _DELTAS_OF[kind]
+        if kind == "thinking":
+            assert deltas.index("signature_delta") == len(deltas) - 1
+        blocks, opened = blocks + 1, False
+    assert not opened
+
+
+def _read_message(message: AnthropicMessage) -> Read:
+    given: Json = message.model_dump(exclude_none=True)
+    read = Read(finish=given["stop_reason"], usage=given["usage"])
+    for block in given["content"]:
+        match block["type"]:
+            case "text":
+                read.text += block["text"]
+                read.citations += block.get("citations") or ()
+            case "thinking":
+                assert block["signature"]
+                read.reasoning += block["thinking"]
+            case "tool_use":
+                arguments = msgspec.json.encode(block["input"]).decode()
+                read.tool_calls.append((block["id"], block["name"], arguments))
+    return read
+
+
+_ANTHROPIC_REQUEST: Json = {
+    "model": "m",
+    "max_tokens": 9,
+    "messages": [{"role": "user", "content": "hi"}],
+}
+
+
+def _anthropic_client(body: bytes, media_type: str) -> anthropic.Anthropic:
+    return anthropic.Anthropic(
         api_key="sk-test",
-        base_url="http://gateway.test/v1",
-        http_client=http_client,
+        base_url="http://gateway.test",
+        http_client=_from_memory(body, media_type),
         max_retries=0,
         _strict_response_validation=True,
     )
 
 
+def _openai_client(body: bytes, media_type: str) -> openai.OpenAI:
+    return openai.OpenAI(
+        api_key="sk-test",
+        base_url="http://gateway.test/v1",
+        http_client=_from_memory(body, media_type),
+        max_retries=0,
+        _strict_response_validation=True,
+    )
+
+
+def _from_memory(body: bytes, media_type: str) -> httpx2.Client:
+    """Every request of the SDK has this answer."""
+
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        pieces: Iterator[bytes] = iter([body])
+        return httpx2.Response(200, headers={"content-type": media_type}, content=pieces)
+
+    return httpx2.Client(transport=httpx2.MockTransport(answer))
+
+
 STREAM_READERS: dict[str, Callable[[bytes], Read]] = {
     "openai_chat": read_openai_chat_stream,
     "openai_responses": read_openai_responses_stream,
+    "anthropic_messages": read_anthropic_stream,
 }
 REPLY_READERS: dict[str, Callable[[bytes], Read]] = {
     "openai_chat": read_openai_chat_reply,
     "openai_responses": read_openai_responses_reply,
+    "anthropic_messages": read_anthropic_reply,
 }
