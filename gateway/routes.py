@@ -6,11 +6,13 @@ from gateway.admin.routes import ADMIN_ROUTES
 from gateway.api import accounts, keys
 from gateway.endpoints import health, models, responses
 from gateway.endpoints.chat import chat_handler
+from gateway.endpoints.count_tokens import count_tokens
 
 ROUTES: list[BaseRoute] = [
     # what callers use
     Route("/v1/chat/completions", chat_handler("openai_chat"), methods=["POST"]),
     Route("/v1/messages", chat_handler("anthropic_messages"), methods=["POST"]),
+    Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
     Route("/v1/responses", responses.create, methods=["POST"]),
     Route("/v1/responses/{id}", responses.show),
     Route("/v1/responses/{id}", responses.delete, methods=["DELETE"]),

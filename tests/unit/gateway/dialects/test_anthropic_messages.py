@@ -91,8 +91,7 @@ def told(turn: Turn, *events: Event) -> list[str]:
 
 def _kind(frame: Json) -> str:
     inner: Json = frame.get("content_block") or frame.get("delta") or {}
-    kind: str = inner.get("type", frame["type"])
-    return kind
+    return str(inner.get("type", frame["type"]))
 
 
 # -- the order of events
