@@ -44,11 +44,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job that fails this often is given up, visible to the operator; 0 = never."""
     retry_seconds: float = 5.0
     """First pause after a failure; doubles each time, up to a minute."""
+    lasting: bool = False
+    """Can't be cut into steps: it runs beside the others, its claim is extended while it runs."""
 
     @property
     def claim_seconds(self) -> float:
-        """A taker that hasn't ended the step after this is taken for dead."""
-        return self.timeout_seconds + _CLAIM_MARGIN_SECONDS
+        """A taker that hasn't ended (or extended) the step after this is taken for dead."""
+        return min(self.timeout_seconds, STEP_SECONDS) + _CLAIM_MARGIN_SECONDS
+
+    @property
+    def occupies_seconds(self) -> float:
+        """How long it may keep RQ's process from the next job: one that lasts is only begun."""
+        return min(self.timeout_seconds, STEP_SECONDS)
 
 
 _CLAIM_MARGIN_SECONDS: Final = 10.0
@@ -56,6 +63,13 @@ _RETRY_CAP_SECONDS: Final = 60.0
 
 JOBS: Final[dict[str, Job]] = {
     "sweep": Job(path="workers.sweep.run", queue="ticks", max_tries=1),
+    "answer": Job(
+        path="workers.answer.run",
+        queue="ticks",  # to begin one takes no time
+        timeout_seconds=3_600,
+        max_tries=3,
+        lasting=True,
+    ),
 }
 
 
@@ -81,6 +95,11 @@ def step(job: str, step_id: str, *arguments: str) -> Step:
         claim_seconds=kind.claim_seconds,
         queue=kind.queue,
     )
+
+
+def answer_step(response_id: str) -> Step:
+    """The turn of a response that runs in the background."""
+    return step("answer", f"answer-{response_id}", response_id)
 
 
 def retry_pause_seconds(job: str, tries: int) -> float:
@@ -117,7 +136,7 @@ class JobQueues:
             args=(step.id, *step.arguments),
             job_id=f"{_rq_safe(step.id)}-try-{step.tries}",
             # RQ's alarm is the second fence: the job's own deadline comes first.
-            timeout=int(job.timeout_seconds + _CLAIM_MARGIN_SECONDS / 2),
+            timeout=int(job.occupies_seconds + _CLAIM_MARGIN_SECONDS / 2),
             result_ttl=0,
             failure_ttl=3_600,
             description=f"{step.job} {step.id}",

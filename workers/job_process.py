@@ -88,6 +88,8 @@ def serve(settings: Settings) -> int:
         # Our parent starts us again, a little later each time.
         log.warning("job process ends, store away", extra={"error": type(error).__name__})
         return 1
+    finally:
+        runtime.finish()
     return 0
 
 

@@ -100,9 +100,13 @@ class Due:
         """The step has ended for good; kept for the operator to see. Script: due_end.lua"""
         await self._connection.run("due_end", keys.DUE, step_id, reason or "unknown")
 
-    async def again(self, step_id: str, *, delay_seconds: float) -> None:
-        """The step is due again after `delay_seconds`. Script: due_again.lua"""
-        await self._connection.run("due_again", keys.DUE, step_id, int(delay_seconds * 1000))
+    async def again(self, step_id: str, *, delay_seconds: float, counted: bool = True) -> None:
+        """The step is due again after `delay_seconds`; not `counted`: this was no try.
+
+        Script: due_again.lua
+        """
+        delay_ms, fewer = int(delay_seconds * 1000), 0 if counted else 1
+        await self._connection.run("due_again", keys.DUE, step_id, delay_ms, fewer)
 
     async def tries(self, step_id: str) -> int:
         """How often the step was taken."""

@@ -220,3 +220,14 @@ async def test_a_step_that_has_ended_is_not_extended(due: Due) -> None:
     await due.done("s")
     assert not await due.extend("s")
     assert await due.take(1) == []
+
+
+async def test_what_was_no_try_does_not_count_as_one(due: Due) -> None:
+    await due.add(Step("s", "answer"))
+    for _ in range(3):
+        assert (await take_when_due(due)).tries == 1
+        assert await due.begin("s")
+        await due.again("s", delay_seconds=0, counted=False)
+    await take_when_due(due)
+    await due.again("s", delay_seconds=0)
+    assert (await take_when_due(due)).tries == 2

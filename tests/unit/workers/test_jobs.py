@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 from shared import jobs
-from workers import schedule
+from workers import runtime, schedule
 
 
 @pytest.mark.parametrize("name", sorted(jobs.JOBS))
@@ -17,8 +17,8 @@ def test_every_job_of_the_table_can_be_imported_and_called(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(jobs.JOBS))
 def test_a_job_ends_well_before_its_claim_lapses(name: str) -> None:
     job = jobs.JOBS[name]
-    assert job.timeout_seconds <= jobs.STEP_SECONDS
-    assert job.claim_seconds >= job.timeout_seconds + 5
+    assert job.lasting or job.timeout_seconds <= jobs.STEP_SECONDS
+    assert job.claim_seconds >= job.occupies_seconds + 5
     # A killed process's step must run again within 60 s (contract section 7).
     assert job.claim_seconds <= 45
 
@@ -26,6 +26,13 @@ def test_a_job_ends_well_before_its_claim_lapses(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(jobs.JOBS))
 def test_a_job_lies_in_a_queue_that_is_served(name: str) -> None:
     assert jobs.JOBS[name].queue in jobs.QUEUES
+
+
+def test_a_job_that_lasts_is_kept_by_many_extensions_of_its_claim() -> None:
+    """Should Redis be away for some of them, nobody else begins it."""
+    for job in jobs.JOBS.values():
+        if job.lasting:
+            assert job.claim_seconds >= 10 * runtime.EXTEND_SECONDS
 
 
 def test_periodic_work_names_jobs_of_the_table() -> None:
