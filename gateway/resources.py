@@ -34,8 +34,8 @@ class Resources:
         self.drain = Drain(drain_file)
         self.open_answers = OpenAnswers()
         self._returned = asyncio.Event()
-        self.store = Store(settings, observe=_observe_redis)
-        self.upstream = Upstream(settings, observe=_observe_upstream)
+        self.store = Store(settings, observe=metrics.observe_redis)
+        self.upstream = Upstream(settings, observe=metrics.observe_upstream)
         self.gate = Gate(settings=settings, store=self.store)
         self.accounts = Accounts(settings=settings, store=self.store, upstream=self.upstream)
         self.catalogues = Catalogues(
@@ -99,14 +99,3 @@ class Resources:
 def resources_of(connection: HTTPConnection) -> Resources:
     resources: Resources = connection.app.state.resources
     return resources
-
-
-def _observe_redis(operation: str, seconds: float, ok: bool) -> None:
-    metrics.REDIS_SECONDS.of(operation).observe(seconds)
-    if not ok:
-        metrics.REDIS_ERRORS.of().inc()
-
-
-def _observe_upstream(operation: str, outcome: str, seconds: float) -> None:
-    metrics.UPSTREAM_REQUESTS.of("web", operation, outcome).inc()
-    metrics.UPSTREAM_SECONDS.of(operation).observe(seconds)

@@ -10,9 +10,9 @@ When headers go out: with the first event, or with the first keep-alive comment 
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -23,7 +23,8 @@ from shared import metrics
 from shared.chat.collect import Collector
 from shared.chat.events import Event, TurnEnd, TurnFailed
 from shared.errors import Draining, GatewayError
-from shared.turns.run import ChatTurn
+from shared.turns.run import Emit
+from shared.turns.stopwatch import Stopwatch
 
 # A keep-alive leaves early, so that the gap the client sees stays within the promise on a busy
 # machine, too (with 0.9 and 1 s a gap of 1.0005 s was measured at three times the load).
@@ -52,6 +53,25 @@ class OpenAnswers:
             answer.cancel("draining")
 
 
+class Run(Protocol):
+    """Where an answer's events come from: a `ChatTurn`, or what was kept of one."""
+
+    @property
+    def stopwatch(self) -> Stopwatch: ...
+
+    async def run(self, emit: Emit) -> None:
+        """Emit events in batches; the terminal event is the last of the last batch."""
+        ...
+
+
+class Keep(Protocol):
+    """Who wants to know what an answer says."""
+
+    async def take(self, events: list[Event]) -> None:
+        """The next events; those with the terminal one before the client has them all."""
+        ...
+
+
 class TurnAnswer:
     """What both readings of a turn share: the client's leaving, the drain, errors, repeats.
 
@@ -64,7 +84,7 @@ class TurnAnswer:
 
     def __init__(
         self,
-        turn: ChatTurn,
+        turn: Run,
         *,
         dialect: Dialect,
         info: Turn,
@@ -72,8 +92,10 @@ class TurnAnswer:
         open_answers: OpenAnswers,
         once: Once | None,
         keepalive_seconds: float,
+        keep: Keep | None = None,
     ) -> None:
         self._turn = turn
+        self._keep = keep
         self._dialect = dialect
         self._info = info
         self._headers = headers
@@ -135,6 +157,10 @@ class TurnAnswer:
     async def _run_turn(self) -> None:
         raise NotImplementedError
 
+    async def _note(self, events: list[Event]) -> None:
+        if self._keep is not None:
+            await self._keep.take(events)
+
     async def _tell(self, error: GatewayError) -> None:
         """The error's status and body. Called while no byte went out."""
         body = self._dialect.write_error(error, self._scope["request_id"])
@@ -195,6 +221,8 @@ class WholeAnswer(TurnAnswer):
         collector = Collector()
 
         async def collect(events: list[Event]) -> None:
+            if type(events[-1]) is not TurnFailed:
+                await self._note(events)  # a failure has a status and no answer
             for event in events:
                 collector.feed(event)
             if type(events[-1]) is TurnEnd:
@@ -207,10 +235,23 @@ class WholeAnswer(TurnAnswer):
             raise collector.error
 
 
+class WrittenAnswer(TurnAnswer):
+    """One JSON document that `write` makes when it is this request's turn to be answered."""
+
+    def __init__(self, turn: Run, *, write: Callable[[], Awaitable[bytes]], **shared: Any) -> None:
+        super().__init__(turn, **shared)
+        self._write = write
+
+    async def _run_turn(self) -> None:
+        body = await self._write()
+        await self._transmit(self._start(200, "application/json", {}, len(body)))
+        await self._transmit({"type": "http.response.body", "body": body})
+
+
 class StreamAnswer(TurnAnswer):
     """The turn as server-sent events; comments keep a silent stream alive."""
 
-    def __init__(self, turn: ChatTurn, **shared: Any) -> None:
+    def __init__(self, turn: Run, **shared: Any) -> None:
         super().__init__(turn, **shared)
         self._writer: StreamWriter = self._dialect.open_writer(self._info)
         self._lock = asyncio.Lock()  # a keep-alive and a frame never mix
@@ -225,6 +266,7 @@ class StreamAnswer(TurnAnswer):
 
     async def _run_turn(self) -> None:
         async def emit(events: list[Event]) -> None:
+            await self._note(events)
             feed = self._writer.feed
             frames = b"".join([feed(event) for event in events])
             last = events[-1]
@@ -238,6 +280,7 @@ class StreamAnswer(TurnAnswer):
         """By status while it can, afterwards in band."""
         if self._started:
             self._told_in_band = error
+            await self._note([TurnFailed(error)])
             await self._frames(self._writer.feed(TurnFailed(error)), end=True)
             return
         async with self._lock:

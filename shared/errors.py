@@ -119,6 +119,14 @@ class NotFound(ClientError):
     status = 404
     code = "not_found"
 
+    def __init__(
+        self, message: str | None = None, *, param: str | None = None, code: str | None = None
+    ):
+        super().__init__(message)
+        self.param = param
+        if code is not None:
+            self.code = code  # type: ignore[misc]  # an instance may be more specific than its class
+
 
 class UnknownModel(NotFound):
     """There is no such model."""

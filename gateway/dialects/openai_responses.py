@@ -6,12 +6,10 @@ was kept of it.
 """
 
 from gateway.dialects import openai_chat
-from gateway.dialects.responses_object import encode, output_of, response_of, status_of
+from gateway.dialects.responses_object import write_reply
 from gateway.dialects.responses_request import read_request
 from gateway.dialects.responses_stream import EventWriter
 from gateway.dialects.turn import Turn
-from shared.chat.collect import Reply
-from shared.chat.events import Usage
 
 __all__ = ["KEEPALIVE", "new_id", "open_writer", "read_request", "write_error", "write_reply"]
 
@@ -27,11 +25,3 @@ def new_id(random_hex: str) -> str:
 
 def open_writer(turn: Turn) -> EventWriter:
     return EventWriter(turn)
-
-
-def write_reply(turn: Turn, reply: Reply) -> bytes:
-    """`{"object": "response", "status": "completed", "output": [items], "usage": {…}, …}`."""
-    status = status_of(reply.reason)
-    output = output_of(turn, reply, status)
-    response = response_of(turn, status, output, reason=reply.reason, usage=reply.usage or Usage())
-    return encode(response)

@@ -9,18 +9,20 @@ from typing import Literal, assert_never
 import msgspec
 
 from gateway.dialects.responses_object import (
-    CustomItem,
-    FunctionItem,
+    Error,
     Ids,
     ItemStatus,
     MessageItem,
     OutputItem,
     OutputText,
+    ReasoningItem,
     Status,
+    SummaryText,
     call_item,
     encode,
     output_of,
     response_of,
+    write_reply,
 )
 from gateway.dialects.responses_request import given_of
 from gateway.dialects.turn import Turn
@@ -33,34 +35,56 @@ from shared.chat.request import (
     ToolCallPart,
     ToolResultPart,
 )
-from shared.errors import BadRequest, GatewayError
+from shared.errors import BadRequest
 
 
-def write_unfinished(
-    turn: Turn, status: Status, reply: Reply | None, error: GatewayError | None
+def write_kept(
+    turn: Turn, status: Status, reply: Reply | None = None, error: Error | None = None
 ) -> bytes:
-    """A response that is queued, in progress, cancelled or failed; a failed one never holds calls,
-    since one of them may be half a call."""
-    output: list[OutputItem] = []
-    if reply is not None:
-        output = output_of(turn, msgspec.structs.replace(reply, tool_calls=[]), "incomplete")
+    """A response as it stands now: queued, in progress, or however it ended."""
+    if status == "completed" and reply is not None:
+        return write_reply(turn, reply)
     usage = reply.usage if reply else None
-    return encode(response_of(turn, status, output, error=error, usage=usage))
+    return encode(response_of(turn, status, _half(turn, reply), error=error, usage=usage))
 
 
-def items_by_id(turn: Turn, reply: Reply) -> dict[str, Message]:
-    """The items of a kept reply that may be named in a later input, as messages of their own.
+def _half(turn: Turn, reply: Reply | None) -> list[OutputItem]:
+    """What there was when it broke; without its calls, since one of them may be half a call."""
+    if reply is None:
+        return []
+    return output_of(turn, msgspec.structs.replace(reply, tool_calls=[]), "incomplete")
+
+
+def said(reply: Reply | None) -> tuple[Message, ...]:
+    """A kept reply as what the assistant said, for the turns that follow it."""
+    if reply is None:
+        return ()
+    text = (TextPart(reply.text),) if reply.text else ()
+    parts = (*text, *map(_call_part, reply.tool_calls))
+    return (Message("assistant", parts),) if parts else ()
+
+
+def _call_part(call: ReplyToolCall) -> ToolCallPart:
+    return ToolCallPart(call.call_id, call.name, call.arguments, call.custom)
+
+
+def item_of(turn: Turn, reply: Reply, item_id: str) -> Message | None:
+    """An item of a kept reply, as a message of its own; None: it says nothing to the model.
 
     A stream may show as several messages what a reply has as one: the first stands for all.
+
+    Raises:
+        LookupError: there never was such an item.
     """
-    items: dict[str, Message] = {}
     ids = Ids(turn.id)
-    if reply.text:
-        items[ids.next("msg")] = Message("assistant", (TextPart(reply.text),))
+    if item_id == ids.next("msg"):
+        return Message("assistant", (TextPart(reply.text),)) if reply.text else None
     for call in reply.tool_calls:
-        part = ToolCallPart(call.call_id, call.name, call.arguments, call.custom)
-        items[ids.next("ctc" if call.custom else "fc")] = Message("assistant", (part,))
-    return items
+        if item_id == ids.next("ctc" if call.custom else "fc"):
+            return Message("assistant", (_call_part(call),))
+    if item_id.startswith(("fc_", "ctc_")):
+        raise LookupError(item_id)
+    return None
 
 
 class _Deleted(msgspec.Struct):
@@ -94,7 +118,7 @@ class _ResultItem(msgspec.Struct):
     status: ItemStatus = "completed"
 
 
-InputItem = _InputMessage | MessageItem | FunctionItem | CustomItem | _ResultItem
+InputItem = _InputMessage | OutputItem | _ResultItem
 
 
 class _InputItems(msgspec.Struct):
@@ -112,8 +136,11 @@ def input_items(turn: Turn, messages: Sequence[Message]) -> list[InputItem]:
     custom: set[str] = set()
     items: list[InputItem] = []
     for message in messages:
+        if thought := [p.text for p in message.parts if isinstance(p, ReasoningPart)]:
+            summary = [SummaryText(text) for text in thought]
+            items.append(ReasoningItem(ids.next("rs"), "completed", summary))
         if texts := [part.text for part in message.parts if isinstance(part, TextPart)]:
-            items.append(_said(ids.next("msg"), message.role, texts))
+            items.append(_message(ids.next("msg"), message.role, texts))
         for part in message.parts:
             match part:
                 case ToolCallPart(call_id, name, arguments, is_custom):
@@ -132,7 +159,7 @@ def input_items(turn: Turn, messages: Sequence[Message]) -> list[InputItem]:
     return items
 
 
-def _said(item_id: str, role: str, texts: list[str]) -> _InputMessage | MessageItem:
+def _message(item_id: str, role: str, texts: list[str]) -> _InputMessage | MessageItem:
     if role == "assistant":
         return MessageItem(item_id, "completed", [OutputText(text) for text in texts])
     return _InputMessage(item_id, role, [_InputText(text) for text in texts])
@@ -142,6 +169,11 @@ def _result_item(ids: Ids, part: ToolResultPart, *, custom: bool) -> _ResultItem
     kind = "custom_tool_call_output" if custom else "function_call_output"
     output = "\n".join(inner.text for inner in part.content if isinstance(inner, TextPart))
     return _ResultItem(ids.next("ctc" if custom else "fc"), kind, part.call_id, output)
+
+
+def output_items(turn: Turn, reply: Reply | None) -> list[OutputItem]:
+    """What was answered, as the input of a response that follows it."""
+    return [] if reply is None else output_of(turn, reply, "completed")
 
 
 def write_input_items(

@@ -21,7 +21,6 @@ from gateway.dialects.responses_request import given_of
 from gateway.dialects.turn import Turn
 from shared.chat.collect import Reply, ReplyToolCall
 from shared.chat.events import SourcesFound, StopReason, Usage
-from shared.errors import GatewayError
 
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
@@ -122,7 +121,7 @@ class _Usage(msgspec.Struct):
     total_tokens: int
 
 
-class _Error(msgspec.Struct):
+class Error(msgspec.Struct):
     code: str
     message: str
 
@@ -137,7 +136,7 @@ class Response(msgspec.Struct, kw_only=True):
     created_at: int
     status: Status
     background: bool
-    error: _Error | None
+    error: Error | None
     incomplete_details: _Incomplete | None
     instructions: str | None
     max_output_tokens: int | None
@@ -172,7 +171,7 @@ def response_of(
     *,
     reason: StopReason = "stop",
     usage: Usage | None = None,
-    error: GatewayError | None = None,
+    error: Error | None = None,
 ) -> Response:
     echo = given_of(turn.given).echo
     return Response(
@@ -180,7 +179,7 @@ def response_of(
         created_at=turn.created,
         status=status,
         background=echo.background,
-        error=None if error is None else _Error(_error_code(error), error.message),
+        error=error,
         incomplete_details=_Incomplete(_INCOMPLETE[reason]) if status == "incomplete" else None,
         instructions=echo.instructions,
         max_output_tokens=echo.max_output_tokens,
@@ -203,11 +202,11 @@ def status_of(reason: StopReason) -> Literal["completed", "incomplete"]:
     return "incomplete" if reason in _INCOMPLETE else "completed"
 
 
-def _error_code(error: GatewayError) -> str:
-    """One of the few codes that the SDK's types allow in a response."""
-    if error.status == 429:
-        return "rate_limit_exceeded"
-    return "invalid_prompt" if error.status < 500 else "server_error"
+def error_of(status: int, message: str) -> Error:
+    """With one of the few codes that the SDK's types allow in a response."""
+    if status == 429:
+        return Error("rate_limit_exceeded", message)
+    return Error("invalid_prompt" if status < 500 else "server_error", message)
 
 
 def _usage(usage: Usage) -> _Usage:
@@ -268,6 +267,14 @@ def appendix_of(turn: Turn, reply: Reply, *, called: bool, after_text: bool) -> 
         search_info_mode=turn.rendering.search_info_mode,
         after_text=after_text,
     )
+
+
+def write_reply(turn: Turn, reply: Reply) -> bytes:
+    """`{"object": "response", "status": "completed", "output": [items], "usage": {…}, …}`."""
+    status = status_of(reply.reason)
+    output = output_of(turn, reply, status)
+    response = response_of(turn, status, output, reason=reply.reason, usage=reply.usage or Usage())
+    return encode(response)
 
 
 def output_of(turn: Turn, reply: Reply, status: ItemStatus) -> list[OutputItem]:

@@ -166,12 +166,14 @@ class Reference(msgspec.Struct, frozen=True):
 class Given(msgspec.Struct, frozen=True, kw_only=True):
     """What a request says beyond the neutral one.
 
-    `items` = the input, one message per item, as `with_earlier` needs them.
+    `items` = the input, one message per item, as `with_earlier` needs them. `starting_after` = the
+    number of the last event that isn't written again.
     """
 
     echo: Echo = Echo()
     items: tuple[Message, ...] = ()
     references: tuple[Reference, ...] = ()
+    starting_after: int = -1
 
 
 _DECODER = msgspec.json.Decoder(_Request)

@@ -23,6 +23,7 @@ from gateway.dialects.responses_object import (
     appendix_of,
     citations_of,
     encode,
+    error_of,
     named_in,
     response_of,
     search_item,
@@ -157,7 +158,8 @@ class EventWriter:
 
     def _fail(self, error: GatewayError, usage: Usage | None) -> bytes:
         written = [self._begin(), self._leave("incomplete"), *self._break_calls()]
-        response = response_of(self._turn, "failed", self._stream.output, error=error, usage=usage)
+        told = error_of(error.status, error.message)
+        response = response_of(self._turn, "failed", self._stream.output, error=told, usage=usage)
         written.append(self._stream.event("failed", response=response))
         self._phase = "ended"
         return b"".join(written)
@@ -175,6 +177,7 @@ class _Stream:
         self.ids = Ids(turn.id)
         self.output: list[OutputItem] = []
         self._number = 0
+        self._after = given_of(turn.given).starting_after
 
     @property
     def called(self) -> bool:
@@ -184,6 +187,8 @@ class _Stream:
     def event(self, name: str, **fields: Any) -> bytes:  # Any: the fields of `_Event`
         event = _Event(type=f"response.{name}", sequence_number=self._number, **fields)
         self._number += 1
+        if event.sequence_number <= self._after:
+            return b""
         return b"event: %b\ndata: %b\n\n" % (event.type.encode(), encode(event))
 
     def delta(self, before: bytes, text: str, after: bytes) -> bytes:
@@ -193,6 +198,8 @@ class _Stream:
         """
         number = self._number
         self._number += 1
+        if number <= self._after:
+            return b""
         return b'%b%d,"delta":%b%b' % (before, number, encode(text), after)
 
     def template(self, name: str, **fields: Any) -> bytes:  # Any: the fields of `_Event`

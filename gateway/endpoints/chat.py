@@ -3,20 +3,24 @@
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from gateway.auth import check_model
 from gateway.bodies import read_body
-from gateway.dialects import DIALECTS, Rendering, Turn
-from gateway.idempotency import once_of
+from gateway.dialects import DIALECTS, Dialect, Rendering, Turn
+from gateway.idempotency import Once, once_of
 from gateway.resources import Resources, resources_of
-from gateway.responses import StreamAnswer, WholeAnswer
+from gateway.responses import Keep, StreamAnswer, WholeAnswer
 from shared.chat.models import Variant
 from shared.chat.request import ChatRequest
 from shared.errors import BadRequest
 from shared.settings import Settings
+from shared.store.api_keys import ApiKey
+from shared.turns.run import ChatTurn
 
 Handler = Callable[[Request], Awaitable[ASGIApp]]
 
@@ -26,51 +30,93 @@ def chat_handler(dialect_name: str) -> Handler:
     dialect = DIALECTS[dialect_name]
 
     async def handle(request: Request) -> ASGIApp:
-        resources = resources_of(request)
-        caller = await resources.gate.identify(request)
-        await resources.gate.admit(caller, request.scope)
-        body = await read_body(
-            request.scope, request.receive, max_bytes=resources.settings.max_body_bytes
-        )
-        chat_request = dialect.read_request(body)
-        _refuse_tools(chat_request)
-        variant = await chat_variant(resources, chat_request.model)
-        check_model(caller, variant)
-        once = once_of(request, body, caller, resources.store.idempotency)
-        turn = resources.turns.open(chat_request, variant)
-        request.scope["turn"] = turn
-        info = Turn(
-            id=dialect.new_id(secrets.token_hex(12)),
-            created=int(time.time()),
-            model=chat_request.model,
-            request_id=request.scope["request_id"],
-            thinking=turn.thinking,
-            include_usage=chat_request.include_usage,
-            rendering=rendering_of(resources.settings),
-            given=chat_request.given,
-        )
-        answer = StreamAnswer if chat_request.stream else WholeAnswer
-        return answer(
-            turn,
-            dialect=dialect,
-            info=info,
-            headers=_headers(chat_request, variant),
-            open_answers=resources.open_answers,
-            once=once,
-            keepalive_seconds=resources.settings.keepalive_seconds,
-        )
+        return answer(request, await receive(request, dialect), dialect)
 
     return handle
 
 
-def _refuse_tools(request: ChatRequest) -> None:
-    """Until a turn can carry them they are refused, never dropped."""
-    if request.tools:
-        raise BadRequest("tools: tools aren't supported yet", param="tools")
-    if request.output_format:
-        raise BadRequest(
-            "response_format: only text is supported yet", param="response_format.type"
-        )
+class Received(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that may run: who asks for what, of which model.
+
+    `id` and `created` are its reply's; `body_bytes` = how long its body was.
+    """
+
+    resources: Resources
+    caller: ApiKey
+    chat_request: ChatRequest
+    variant: Variant
+    once: Once | None
+    body_bytes: int
+    id: str
+    created: int
+
+
+async def receive(request: Request, dialect: Dialect) -> Received:
+    """Identify, admit, read.
+
+    Raises:
+        ClientError: it may not run, or makes no sense.
+        StoreUnavailable: it can't be told now.
+    """
+    resources = resources_of(request)
+    caller = await resources.gate.identify(request)
+    await resources.gate.admit(caller, request.scope)
+    body = await read_body(
+        request.scope, request.receive, max_bytes=resources.settings.max_body_bytes
+    )
+    chat_request = dialect.read_request(body)
+    variant = await chat_variant(resources, chat_request.model)
+    check_model(caller, variant)
+    return Received(
+        resources=resources,
+        caller=caller,
+        chat_request=chat_request,
+        variant=variant,
+        once=once_of(request, body, caller, resources.store.idempotency),
+        body_bytes=len(body),
+        id=dialect.new_id(secrets.token_hex(12)),
+        created=int(time.time()),
+    )
+
+
+def answer(
+    request: Request, received: Received, dialect: Dialect, *, keep: Keep | None = None
+) -> ASGIApp:
+    """Run the turn and answer it, streamed or whole; `keep` gets what it says."""
+    turn = open_turn(request, received)
+    kind = StreamAnswer if received.chat_request.stream else WholeAnswer
+    return kind(turn, keep=keep, **common(request, received, dialect, thinking=turn.asked.thinking))
+
+
+def open_turn(request: Request, received: Received) -> ChatTurn:
+    """The turn of this request; the log line and the metrics will tell of it."""
+    turn = received.resources.turns.open(received.chat_request, received.variant)
+    request.scope["turn"] = turn
+    return turn
+
+
+def common(
+    request: Request, received: Received, dialect: Dialect, *, thinking: bool | None
+) -> dict[str, Any]:  # Any: arguments of `TurnAnswer`
+    """What every kind of answer to this request is made with."""
+    resources, chat_request = received.resources, received.chat_request
+    return {
+        "dialect": dialect,
+        "info": Turn(
+            id=received.id,
+            created=received.created,
+            model=chat_request.model,
+            request_id=request.scope["request_id"],
+            thinking=thinking,
+            include_usage=chat_request.include_usage,
+            rendering=rendering_of(resources.settings),
+            given=chat_request.given,
+        ),
+        "headers": _headers(chat_request, received.variant),
+        "open_answers": resources.open_answers,
+        "once": received.once,
+        "keepalive_seconds": resources.settings.keepalive_seconds,
+    }
 
 
 async def chat_variant(resources: Resources, model: str) -> Variant:

@@ -64,7 +64,6 @@ class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     created: int
     model: str
-    thinking: bool | None = None
     thread: tuple[str, ...] = ()
     input: tuple[Message, ...] = ()
     echo: msgspec.Raw = msgspec.Raw(b"{}")
