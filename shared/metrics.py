@@ -19,6 +19,7 @@ Knows: families, summing. Does not know: Redis, HTTP.
 
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Generic, Literal, TypeVar
@@ -132,6 +133,9 @@ UPSTREAM_SECONDS = _histogram(
 FAILOVERS = _counter(
     "failovers", "Further attempts of a turn on another account, by reason.", "reason"
 )
+CORRECTIONS = _counter(
+    "corrections", "Answers the model was asked to write again, by what was wrong.", "kind"
+)
 LOGINS = _counter("logins", "Logins of accounts at the upstream, by outcome.", "outcome")
 TOKENS = _counter(
     "tokens", "Tokens of turns, by model and direction (input or output).", "model", "direction"
@@ -201,22 +205,37 @@ def summed(family: Family[Gauge], *, directory: str | None = None) -> float:
     return sum(counted.get(name, {}).values())
 
 
+def observe_redis(operation: str, seconds: float, ok: bool) -> None:
+    """One call to Redis."""
+    REDIS_SECONDS.of(operation).observe(seconds)
+    if not ok:
+        REDIS_ERRORS.of().inc()
+
+
+def observe_upstream(operation: str, outcome: str, seconds: float) -> None:
+    """One call to the web upstream."""
+    UPSTREAM_REQUESTS.of("web", operation, outcome).inc()
+    UPSTREAM_SECONDS.of(operation).observe(seconds)
+
+
 def take_counts() -> Counts:
     """What this process counted since the last call, to be added up elsewhere (job processes)."""
     taken: Counts = {}
-    for family in _REGISTRY.collect():
-        if family.type not in ("counter", "histogram"):
-            continue
-        for sample in family.samples:
-            key = _count_key(sample.name, sample.labels)
-            grown = sample.value - _TAKEN.get(key, 0.0)
-            if grown and not sample.name.endswith("_created"):
-                taken[key] = grown
-                _TAKEN[key] = sample.value
+    with _TAKING:
+        for family in _REGISTRY.collect():
+            if family.type not in ("counter", "histogram"):
+                continue
+            for sample in family.samples:
+                key = _count_key(sample.name, sample.labels)
+                grown = sample.value - _TAKEN.get(key, 0.0)
+                if grown and not sample.name.endswith("_created"):
+                    taken[key] = grown
+                    _TAKEN[key] = sample.value
     return taken
 
 
 _TAKEN: Counts = {}
+_TAKING = threading.Lock()  # jobs that last take from a thread of their own
 
 
 def _count_key(sample: str, labels: Mapping[str, str]) -> str:
