@@ -35,6 +35,16 @@ class Usage(msgspec.Struct, frozen=True):
     cached_tokens: int = 0
     counted: bool = False
 
+    def __add__(self, other: "Usage") -> "Usage":
+        """Of a turn that asked the upstream twice."""
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            counted=self.counted or other.counted,
+        )
+
 
 class TurnStart(msgspec.Struct, frozen=True):
     """The upstream has begun to answer: the first event of every turn.

@@ -15,7 +15,7 @@ import msgspec
 from shared.chat.events import Event, TextDelta, ToolCallStart, TurnEnd, TurnFailed
 from shared.chat.json_schema import compile_schema
 from shared.chat.request import OutputFormat
-from shared.errors import UpstreamProtocolError
+from shared.errors import UnusableAnswer
 from shared.turns.fault import Fault
 
 _FENCED = re.compile(r"\s*```[a-zA-Z]*[ \t]*\r?\n(.*?)\r?\n?[ \t]*```\s*", re.DOTALL)
@@ -26,6 +26,9 @@ class JsonOutput:
 
     Args:
         repeat: this is the second time; there is no third.
+
+    Attributes:
+        called: the answer is tool calls; its text isn't looked at, and shown.
     """
 
     def __init__(self, wanted: OutputFormat, *, repeat: bool = False) -> None:
@@ -33,7 +36,7 @@ class JsonOutput:
         self._wanted = wanted
         self._repeat = repeat
         self._held: list[str] = []
-        self._called = False
+        self.called = False
 
     def feed_all(self, events: list[Event]) -> list[Event]:
         """Contract: after `fault`, nothing."""
@@ -45,13 +48,13 @@ class JsonOutput:
         return passed
 
     def _feed(self, event: Event) -> list[Event]:
-        if type(event) is TextDelta and not self._called:
+        if type(event) is TextDelta and not self.called:
             self._held.append(event.text)
             return []
-        if type(event) is ToolCallStart and not self._called:
-            self._called = True
+        if type(event) is ToolCallStart and not self.called:
+            self.called = True
             return [*self._let_go("".join(self._held)), event]
-        if type(event) is TurnEnd and not self._called:
+        if type(event) is TurnEnd and not self.called:
             return self._judge(event)
         return [event]
 
@@ -65,7 +68,7 @@ class JsonOutput:
             self.fault = Fault("format", text=written, reasons=tuple(reasons))
             return []
         if self._wanted.strict and end.reason == "stop":
-            return [TurnFailed(UpstreamProtocolError(f"The model's answer is not {_asked(self)}"))]
+            return [TurnFailed(UnusableAnswer(f"The model's answer is not {_asked(self)}"))]
         return [*self._let_go(written), end]
 
     def _reasons_against(self, document: str) -> list[str]:

@@ -58,6 +58,7 @@ from shared.chat.request import (
     ToolResultPart,
 )
 from shared.errors import BadRequest
+from shared.turns.format_prompt import describe_format
 from shared.turns.tool_prompt import describe_tools, reminder, write_call
 
 PREFACE_BEGINS = "This is a conversation, one block per message."
@@ -85,9 +86,11 @@ def write_prompt(request: ChatRequest) -> str:
     blocks = [block for message in request.messages for block in _blocks(message, names)]
     if not any(block.text.strip() for block in blocks):
         raise BadRequest("the messages hold no text", param="messages")
-    tools = describe_tools(request)
-    if not tools and _goes_as_it_is(blocks):
+    tools, form = describe_tools(request), describe_format(request)
+    if not tools and not form and _goes_as_it_is(blocks):
         return blocks[0].text
+    if form:
+        blocks.insert(0, _Block('role="system" about="format"', form))
     if tools:
         blocks.insert(0, _Block('role="system" about="tools"', tools))
     mark = _mark(blocks)

@@ -15,6 +15,7 @@ from shared.errors import (
     GatewayError,
     LoginFailed,
     TokenRejected,
+    UnusableAnswer,
     UpstreamBlocked,
     UpstreamBusy,
     UpstreamError,
@@ -54,6 +55,7 @@ class Reaction(msgspec.Struct, frozen=True):
 # Failures that hit every account alike rest none for more than 5 s (contract.md 4).
 REACTIONS: tuple[tuple[type[GatewayError], Reaction], ...] = (
     (ClientError, Reaction(again=False, reason="client")),
+    (UnusableAnswer, Reaction(again=False, reason="unusable")),  # the model was asked twice already
     (AccountDead, Reaction(counted=False, reason="dead")),  # until an operator mends it
     (LoginFailed, Reaction(rest_seconds=5, reason="login")),
     (UpstreamQuota, Reaction(counted=False, reason="quota")),  # rests until the error's own moment
@@ -103,8 +105,8 @@ def outcome_of(error: GatewayError | None, *, served: bool) -> Outcome:
             cap_seconds=COMMON_FAILURE_CAP_SECONDS,
         )
     return Outcome(
-        # The account did its part when the fault is the caller's.
-        ok=isinstance(error, ClientError),
+        # The account did its part when the fault is the caller's, or the model's.
+        ok=isinstance(error, ClientError | UnusableAnswer),
         cooldown=cooldown,
         dead=error.message if isinstance(error, AccountDead) else "",
         egress_rest=egress_rest,

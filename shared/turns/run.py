@@ -1,6 +1,6 @@
 """Runs chat turns: lends an account, tries it, fails over before the first event, settles.
 
-    lend ── session ── open chat ── stream ── decoder ── limits ── emit(events)
+    lend ── session ── open chat ── stream ── decoder ── stages ── emit(events)
       └──────────── an error before the first event: settle, try another ─────┘
 
 Rules
@@ -15,10 +15,9 @@ Rules
 import asyncio
 import logging
 import random
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from typing import Any, Literal
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from shared import metrics
 from shared.accounts import Accounts
@@ -29,9 +28,12 @@ from shared.errors import GatewayError, NoAccount, StoreUnavailable, UpstreamErr
 from shared.settings import Settings
 from shared.store.store import Store
 from shared.turns.attempt import Attempt
+from shared.turns.exchange import Asked
 from shared.turns.prompt import write_prompt
 from shared.turns.reactions import reaction_to
+from shared.turns.stopwatch import Stopwatch
 from shared.upstream.client import Upstream
+from shared.upstream.wire import ChatType
 
 log = logging.getLogger(__name__)
 
@@ -74,36 +76,6 @@ class Turns:
             await asyncio.wait(self._settlements)
 
 
-class Stopwatch:
-    """Tells the gateway's own time from the time spent waiting for accounts and the upstream."""
-
-    def __init__(self) -> None:
-        self._waited = 0.0
-        self._since: float | None = None
-
-    @property
-    def waited_seconds(self) -> float:
-        running = time.monotonic() - self._since if self._since is not None else 0.0
-        return self._waited + running
-
-    def start_waiting(self) -> None:
-        if self._since is None:
-            self._since = time.monotonic()
-
-    def stop_waiting(self) -> None:
-        if self._since is not None:
-            self._waited += time.monotonic() - self._since
-            self._since = None
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        self.start_waiting()
-        try:
-            yield
-        finally:
-            self.stop_waiting()
-
-
 class ChatTurn:
     """One turn. `run` once; the public fields tell its story while it runs and afterwards.
 
@@ -124,8 +96,14 @@ class ChatTurn:
         self.usage: Usage | None = None
         self.error: GatewayError | None = None
         self.first_event_at: float | None = None
-        self.thinking = self._thinking()
-        self.chat_type = self._chat_type()
+        self.asked = Asked(
+            variant=variant,
+            chat_type=_chat_type(request, variant),
+            thinking=_thinking(request, variant),
+            thinking_budget=request.thinking_budget,
+            max_output_tokens=request.max_output_tokens,
+        )
+        self._call_ids = secrets.token_hex(8)
         self._turns = turns
         self._tried: list[str] = []
 
@@ -141,14 +119,9 @@ class ChatTurn:
             self.error = error
             raise
 
-    def _thinking(self) -> bool | None:
-        """On when variant or request say so, off when the request does, else the model's choice."""
-        return True if self.variant.thinking else self.request.thinking
-
-    def _chat_type(self) -> Literal["t2t", "search", "deep_research"]:
-        if self.variant.chat_type == "deep_research":
-            return "deep_research"
-        return "search" if self.variant.search or self.request.search else "t2t"
+    def call_id(self, index: int) -> str:
+        """The id of the turn's tool call number `index`: nobody can guess it, and it stays."""
+        return f"call_{self._call_ids}{index:04x}"
 
     async def _run(self, emit: Emit) -> None:
         prompt = write_prompt(self.request)
@@ -197,3 +170,14 @@ class ChatTurn:
         base_seconds = self._turns.settings.chat_retry_backoff_ms / 1000
         with self.stopwatch.waiting():
             await asyncio.sleep(base_seconds * 2 ** (self.attempts - 1) * random.uniform(0.5, 1))
+
+
+def _thinking(request: ChatRequest, variant: Variant) -> bool | None:
+    """On when variant or request say so, off when the request does, else the model's choice."""
+    return True if variant.thinking else request.thinking
+
+
+def _chat_type(request: ChatRequest, variant: Variant) -> ChatType:
+    if variant.chat_type == "deep_research":
+        return "deep_research"
+    return "search" if variant.search or request.search else "t2t"

@@ -22,6 +22,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from shared.chat.request import Tool
 from shared.turns.json_text import (
     Captured,
     JsonReader,
@@ -58,17 +59,29 @@ from shared.turns.tool_forms import (
 class Call:
     """One call while it is read.
 
+    Args:
+        any_name: a tool that wasn't declared may be called too, with arguments of any type.
+
     Attributes:
         name: None until it was read. `tool` is what was declared under it, None = nothing.
+        declared: whether it was declared.
         whole: name and arguments are complete.
     """
 
-    def __init__(self, tools: Mapping[str, DeclaredTool], name: str | None = None) -> None:
+    def __init__(
+        self,
+        tools: Mapping[str, DeclaredTool],
+        name: str | None = None,
+        *,
+        any_name: bool = False,
+    ) -> None:
         self.name: str | None = None
+        self.declared = False
         self.tool: DeclaredTool | None = None
         self.begun = False
         self.broken = False
         self._tools = tools
+        self._any_name = any_name
         self._pieces: list[str] = []
         self._ended = False
         self._written_as: _WrittenAs = "meant"
@@ -78,11 +91,11 @@ class Call:
     def call_it(self, name: str) -> None:
         if self.name is None:
             self.name = name.strip()
-            self.take_tool(self._tools.get(self.name))
-
-    def take_tool(self, tool: DeclaredTool | None) -> None:
-        self.tool = tool
-        self._convert()
+            self.tool = self._tools.get(self.name)
+            self.declared = self.tool is not None
+            if self.tool is None and self._any_name:
+                self.tool = DeclaredTool(Tool(self.name))
+            self._convert()
 
     def begin_arguments(self, written_as: "_WrittenAs") -> None:
         self.begun = True
@@ -119,8 +132,10 @@ class Call:
             self._written_as = "meant"
             if self.tool.custom:
                 self.write(_free_text(given))
-            else:
+            elif self.declared:
                 self.broken = not _write_json(given, self.write)
+            else:
+                self.write(_quoted(given))
 
 
 _WrittenAs = Literal["meant", "object", "text"]
@@ -151,13 +166,14 @@ def _free_text(arguments: str) -> str:
 class ObjectCall(ObjectReader):
     """Reads `{"name": …, "arguments": …}` into a call.
 
-    known_only: any other member makes it an object that is no call: refused.
+    known_only: refused as soon as it can't be a call: another tool's name, another member before
+    the arguments have begun. Nothing behind that is read: no cut decides where it is refused.
     """
 
     def __init__(self, call: Call, *, known_only: bool) -> None:
         super().__init__(self._reader_of)
         self._call = call
-        self.known_only = known_only
+        self._known_only = known_only
         self._others = False
 
     def read(self, text: str, at: int) -> int:
@@ -175,7 +191,7 @@ class ObjectCall(ObjectReader):
     def _end(self) -> None:
         """An object that names its tool and nothing else calls it without arguments."""
         call = self._call
-        if not call.begun and call.name and not self._others and not self.known_only:
+        if not call.begun and call.name and not self._others and not self._known_only:
             call.begin_arguments("meant")
             call.write("" if call.tool and call.tool.custom else "{}")
             call.end_arguments()
@@ -184,22 +200,23 @@ class ObjectCall(ObjectReader):
 
     def _reader_of(self, member: str, first: str) -> Reader | None:
         if member in NAME_MEMBERS or (member == FUNCTION_MEMBER and first in "\"'"):
-            return _Name(self._call)
+            return _Name(self._call, known_only=self._known_only)
         if member == FUNCTION_MEMBER and first == "{":
             return ObjectReader(self._reader_of)
         if member in ARGUMENTS_MEMBERS and not self._call.begun:
             return _Arguments(self._call, first)
         if member in IDLE_MEMBERS:
             return Skipped()
-        if self.known_only:
+        if self._known_only and not self._call.begun:
             return None
         self._others = True
         return Skipped()
 
 
 class _Name(StringReader):
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, *, known_only: bool) -> None:
         self._call = call
+        self._known_only = known_only
         self._said: list[str] = []
         super().__init__(self._said.append)
 
@@ -207,6 +224,7 @@ class _Name(StringReader):
         at = super().read(text, at)
         if self.done:
             self._call.call_it("".join(self._said))
+            self.refused = self._known_only and not self._call.declared
         return at
 
 
@@ -223,8 +241,12 @@ class _Arguments:
             self._inner = StringReader(call.write) if quoted else _json_reader(call.write, first)
         else:
             call.begin_arguments("meant")
-            reader_of = _free_reader if call.tool.custom else _json_reader
-            self._inner = reader_of(call.write, first)
+            if not call.declared:
+                self._inner = JsonReader(call.write)
+            elif call.tool.custom:
+                self._inner = _free_reader(call.write, first)
+            else:
+                self._inner = _json_reader(call.write, first)
 
     def read(self, text: str, at: int) -> int:
         at = self._inner.read(text, at)
@@ -277,6 +299,9 @@ class _Nothing(Captured):
                 return at
             self._say("{}")
         return stop
+
+    def complete(self) -> bool:
+        return self.done
 
 
 class JsonInString:
@@ -374,7 +399,7 @@ class FunctionCall:
         if self._free is not None:
             return self._in_free_text(self._free, text, at, last)
         if self._object is not None:
-            return self._in_object(self._object, text, at)
+            return self._in_object(self._object, text, at, last)
         return self._in_body(text, at, last)
 
     def _in_body(self, text: str, at: int, last: bool) -> int | None:
@@ -385,7 +410,8 @@ class FunctionCall:
         if text.startswith(FUNCTION_CLOSES, at):
             self._end()
             return at + len(FUNCTION_CLOSES)
-        if opening := PARAMETER_OPENING.match(text, at):
+        opening = PARAMETER_OPENING.match(text, at)
+        if opening and not self._call.whole:
             self._begin_value(opening[1].strip())
             return opening.end()
         cut = _is_cut(text, at)
@@ -431,22 +457,18 @@ class FunctionCall:
             self._seen.add(CUSTOM_PARAMETER)
         return stop if stop > at or value.done else None
 
-    def _in_object(self, reader: JsonReader, text: str, at: int) -> int | None:
+    def _in_object(self, reader: JsonReader, text: str, at: int, last: bool) -> int | None:
         stop = reader.read(text, at)
+        if reader.refused:
+            if not last and _is_cut(text, stop):
+                reader.refused = False
+                return stop if stop > at else None
+            closes = _is_closer(text, stop) or (last and _is_cut(text, stop))
+            self.refused = not (closes and reader.complete())
         if reader.done:
             self._object = None
             self._seen |= self._tool.required
             self._call.end_arguments()
-        elif reader.refused:
-            if CALL_CLOSING.match(text, stop) or text.startswith(FUNCTION_CLOSES, stop):
-                self.refused = not reader.complete()
-                self._object = None
-                self._seen |= self._tool.required
-                self._call.end_arguments()
-            elif not _is_cut(text, stop):
-                self.refused = True
-            else:
-                reader.refused = False
         return stop if stop > at or reader.done or self.refused else None
 
     def _end(self) -> None:
@@ -526,7 +548,7 @@ class _Value:
             return -1
         if text.startswith(FUNCTION_CLOSES, tag) and own_line and not self._nested:
             follows = _what_follows(text, tag, last)
-            return None if follows is None else tag if follows == "end" else -1
+            return None if follows is None else -1 if follows == "text" else tag
         if not last and any(
             cut.match(text, tag)
             for cut in (CUT_PARAMETER_CLOSING, CUT_FUNCTION_CLOSING, CUT_PARAMETER_OPENING)
@@ -591,18 +613,23 @@ def _what_follows(text: str, at: int, last: bool) -> Literal["next", "end", "tex
     if ended:
         if text.startswith(PARAMETER_CLOSES, at):
             return "text"
-        if not last and (at == len(text) or CUT_PARAMETER_CLOSING.match(text, at)):
+        if not last and (at == len(text) or _is_cut(text, at)):
             return None
-        return "next" if FUNCTION_OPENING.match(text, at) else "end"
+        goes_on = FUNCTION_OPENING.match(text, at) or CALL_OPENING.match(text, at)
+        return "next" if goes_on else "end"
     tags = (PARAMETER_OPENING, FUNCTION_OPENING, CALL_OPENING)
     if any(tag.match(text, at) for tag in tags):
         return "next"
     return "end" if last and _is_cut(text, at) else "text"
 
 
+def _is_closer(text: str, at: int) -> bool:
+    return bool(CALL_CLOSING.match(text, at)) or text.startswith(FUNCTION_CLOSES, at)
+
+
 def _is_cut(text: str, at: int) -> bool:
     """Whether the text ends within a tag that begins here."""
-    return text[at] == "<" and any(cut.match(text, at) for cut in _CUT_TAGS)
+    return text[at : at + 1] == "<" and any(cut.match(text, at) for cut in _CUT_TAGS)
 
 
 def _may_be_null(text: str) -> bool:

@@ -79,10 +79,10 @@ LOOKAHEAD_BLANKS: Final = 64
 CALL_OPENING: Final = re.compile(r"<tool_calls?(?:>|(?=[\s{\[]))")
 CALL_CLOSING: Final = re.compile(r"</tool(?:_calls?)?(?:>|(?![A-Za-z0-9_]))")
 FUNCTION_OPENING: Final = re.compile(
-    r"<function(?:\s*=\s*|\s+name\s*=\s*)[\"']?([^<>\"'\n]+?)[\"']?\s*>"
+    r"<function(?:[ \t]+name)?[ \t]*=[ \t]*[\"']?([^<>\"'\n]+?)[\"']?[ \t]*>"
 )
 PARAMETER_OPENING: Final = re.compile(
-    r"<parameter(?:\s*=\s*|\s+name\s*=\s*)[\"']?([^<>\"'\n]+?)[\"']?\s*>"
+    r"<parameter(?:[ \t]+name)?[ \t]*=[ \t]*[\"']?([^<>\"'\n]+?)[\"']?[ \t]*>"
 )
 
 
@@ -94,7 +94,7 @@ def _cut(tag: str, rest: str = "") -> re.Pattern[str]:
     return re.compile(pattern + r"\Z")
 
 
-_CUT_NAME = rf"[\s=][^<>\n]{{0,{LONGEST_TAG}}}"
+_CUT_NAME = rf"[ \t=][^<>\n]{{0,{LONGEST_TAG}}}"
 CUT_CALL_OPENING: Final = _cut("<tool_calls")
 CUT_CALL_CLOSING: Final = _cut("</tool_calls")
 CUT_FUNCTION_OPENING: Final = _cut("<function", _CUT_NAME)

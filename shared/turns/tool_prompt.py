@@ -13,12 +13,10 @@ which `tool_reader` reads back. Sans-IO.
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 
 from shared.chat.request import ChatRequest, Tool, ToolCallPart
-from shared.turns.fault import Fault
 from shared.turns.tool_forms import (
     CALL_CLOSES,
     CALL_OPENS,
@@ -30,9 +28,6 @@ from shared.turns.tool_forms import (
     parameter_opening,
 )
 from shared.turns.tool_signature import tidy, write_signature
-
-QUOTED_CHARACTERS: Final = 4_000
-"""How much of its own faulty answer a correction shows the model."""
 
 
 def describe_tools(request: ChatRequest) -> str:
@@ -56,28 +51,12 @@ def reminder(request: ChatRequest) -> str:
             return ""
 
 
-def correction(request: ChatRequest, fault: Fault, said: str) -> str:
-    """What stands behind the prompt when it is sent once more because of this fault.
-
-    said: everything the model wrote. It is shown as a JSON string: on one line, whatever it holds,
-    so that nothing in it can pass for a line of the prompt.
-    """
-    tools = callable_tools(request.tools, request.tool_choice)
-    names = ", ".join(tool.name for tool in tools)
-    match fault.kind:
-        case "undeclared":
-            wrong = f"it calls {_json(fault.name)}, and the only tools are: {names}"
-        case "not_called":
-            wrong = "it calls no tool, and one must be called"
-        case "malformed":
-            wrong = "its tool call isn't written as it has to be, or is cut off"
-        case "format":
-            wrong = "; ".join(fault.reasons)
-    written = (said or fault.text)[-QUOTED_CHARACTERS:]
-    return (
-        f"The assistant's next message was {_json(written)}, but {wrong}. "
-        f"Write the tool call again, and nothing else:\n{_example(tools)}"
-    )
+def example_call(tools: Sequence[Tool]) -> str:
+    """How a call of one of these is written."""
+    if tools and all(tool.kind == "custom" for tool in tools):
+        return _tagged(_function(tools[0].name, "the text"))
+    name = _json(tools[0].name if len(tools) == 1 else "tool name")
+    return _tagged(f'{{"name": {name}, "arguments": {{"parameter": "value"}}}}')
 
 
 def write_call(part: ToolCallPart) -> str:
@@ -116,13 +95,6 @@ def _how_to_call(tools: Sequence[Tool], request: ChatRequest) -> str:
         "In the lists of parameters `?` is optional and `= x` the default."
     )
     return "\n".join(told)
-
-
-def _example(tools: Sequence[Tool]) -> str:
-    if tools and all(tool.kind == "custom" for tool in tools):
-        return _tagged(_function(tools[0].name, "the text"))
-    name = _json(tools[0].name if len(tools) == 1 else "tool name")
-    return _tagged(f'{{"name": {name}, "arguments": {{"parameter": "value"}}}}')
 
 
 def _tool(tool: Tool) -> str:

@@ -78,7 +78,6 @@ from shared.turns.tool_forms import (
     RESULT_OPENS,
     THINK_CLOSES,
     THINK_OPENS,
-    DeclaredTool,
     declared_tools,
 )
 
@@ -143,7 +142,7 @@ class ToolReader:
         self._gap = ""  # the blanks that were dropped before the newest call
         self._after_call = False  # nothing but blanks since the newest call
         self._data = JsonReader(_forget, strict=True)
-        self._data_rest = ""
+        self._again = ""  # read before, to be read once more in another state
         # the block of calls that is being read
         self._opener = ""  # what began it
         self._raw: list[str] = []  # what came behind the opener, until a call starts
@@ -230,7 +229,10 @@ class ToolReader:
 
     def _end_turn(self, end: TurnEnd) -> None:
         self._read("", last=True)
-        if not self._is_over:
+        self._finish()
+        while self._again:
+            again, self._again = self._again, ""
+            self._read(again, last=True)
             self._finish()
         if self._is_over:
             return
@@ -255,6 +257,9 @@ class ToolReader:
         while not self._is_over and (at < len(text) or last):
             state = self._state
             stop = state(text, at, last)
+            if self._again:
+                text, at, self._again = self._again + text[stop:], 0, ""
+                continue
             if stop == at and self._state == state:
                 break
             at = stop
@@ -262,6 +267,8 @@ class ToolReader:
 
     def _finish(self) -> None:
         """The answer is over: what is open is whole as it stands, or it is broken."""
+        if self._is_over:
+            return
         state, tail = self._state, self._tail
         self._tail = ""
         if state == self._in_object and self._call.whole:
@@ -379,31 +386,16 @@ class ToolReader:
 
     def _fence_opens(self, text: str, at: int, last: bool) -> int | None:
         """At ticks or tildes where a line begins: None = no fence; the same position = not yet."""
-        run = _run(text, at)
-        behind = at + len(run)
-        if behind == len(text) and not last:
-            return at
-        if len(run) < _FENCE_TICKS:
-            return None
-        line = _FENCE_LINE.match(text, behind)
-        if line is None:
-            if not last and _CUT_FENCE_LINE.match(text, behind):
-                return at
-            if last or _NO_FENCE_LINE.match(text, behind):
-                return None
-            inside = behind
-            may_call: bool | None = False
-        else:
-            inside = _end(_FEW_BLANKS, text, line.end())
-            may_call = _may_be_call(text, inside, last)
-            if may_call is None:
-                return at
-        self._fence = run
-        how = self._how_fence_counts(line[1].strip().lower() if line else "")
-        if not may_call or how == "never":
+        fence = _fence_at(text, at, last)
+        if fence is None or fence == "cut":
+            return None if fence is None else at
+        inside = fence.inside
+        self._fence = fence.run
+        how = self._how_fence_counts(fence.info)
+        if not fence.may_call or how == "never":
             self._say(text[at:inside])
             self._state = self._in_fence
-            self._line_begins = line is not None
+            self._line_begins = fence.has_line
             return inside
         self._begin_block(text[at:inside], tentative=True, fenced=True, waits=how == "at the end")
         return inside
@@ -435,17 +427,12 @@ class ToolReader:
         return at
 
     def _in_data(self, text: str, at: int, last: bool) -> int:
-        rest = self._data_rest
-        given = rest + text[at:]
-        stop = self._data.read(given, 0)
-        over = self._data.done or self._data.refused
-        self._data_rest = "" if over else given[stop:]
-        behind = max(at, at + stop - len(rest)) if over else len(text)
-        self._say(text[at:behind])
-        if over:
+        stop = self._data.read(text, at)
+        self._say(text[at:stop])
+        if self._data.done or self._data.refused:
             self._state = self._prose
             self._line_begins = False
-        return behind
+        return stop
 
     def _think(self, text: str, at: int, last: bool) -> int:
         closes = text.find(THINK_CLOSES, at)
@@ -629,11 +616,22 @@ class ToolReader:
             self._behind_call()
 
     def _waiting_for_end(self, text: str, at: int, last: bool) -> int:
-        behind = _end(_BLANKS, text, at)
-        self._keep(text[at:behind])
-        if behind < len(text) and self._state == self._waiting_for_end:
+        """Behind a fence: another one that may hold calls belongs to it, anything else decides."""
+        begun = at
+        at = _end(_BLANKS, text, at)
+        self._keep(text[begun:at])
+        if at == len(text) or self._state != self._waiting_for_end:
+            return at
+        fence = _fence_at(text, at, last) if text[at] in "`~" else None
+        if fence == "cut":
+            return at
+        if fence is None or not fence.may_call:
             self._disprove(closed=True)
-        return behind
+            return at
+        self._fence = fence.run
+        self._tagged = self._array = False
+        self._state = self._opening
+        return self._consume(text, at, fence.inside)
 
     def _forget_raw(self) -> None:
         """What is kept from here on belongs to the next call."""
@@ -645,15 +643,15 @@ class ToolReader:
     # -- one call
 
     def _begin_object(self) -> None:
-        self._begin_call(Call(self._tools))
+        self._begin_call(Call(self._tools, any_name=self._repeat))
         self._object_reader = ObjectCall(self._call, known_only=not self._tagged)
         self._state = self._in_object
 
     def _begin_function(self, name: str) -> None:
-        self._begin_call(Call(self._tools, name))
+        self._begin_call(Call(self._tools, name, any_name=self._repeat))
         self._state = self._in_function
         self._check_name()
-        if self._call.tool is not None:
+        if self._state == self._in_function and self._call.tool is not None:
             self._function_reader = FunctionCall(self._call, self._call.tool)
 
     @property
@@ -674,14 +672,13 @@ class ToolReader:
     def _check_name(self) -> None:
         """An undeclared name: text, the fault, or in the repeat a text of its own."""
         call = self._call
-        if call.name is None or call.tool is not None:
+        if call.name is None or call.declared or self._as_text:
             return
         if self._tentative:
             self._disprove()
         elif not self._repeat:
             self._blame("undeclared")
         else:
-            call.take_tool(DeclaredTool(Tool(call.name)))
             self._aside = []
             self._as_text = True
 
@@ -703,7 +700,6 @@ class ToolReader:
             return
         self._started = True
         self._tentative = False
-        self._object_reader.known_only = False
         self._forget_raw()
         self._gap, self._blanks = self._blanks or self._gap, ""
         name, custom = self._call.tool.name, self._call.tool.custom
@@ -793,20 +789,18 @@ class ToolReader:
         self._tentative = self._waits = False
         self._forget_raw()
         self._call = Call({})
-        self._say(opener + raw)
         self._line_begins = False
-        if closed:
-            self._state = self._prose
-        elif self._fenced:
+        if not opener and raw[0] in "{[":
+            self._data = JsonReader(_forget, strict=True)
+            self._again = raw
+            self._state = self._in_data
+            return
+        self._say(opener + raw)
+        if self._fenced and not closed:
             self._line_begins = raw.endswith("\n") or not raw
             self._state = self._in_fence
-        elif self._tagged:
-            self._state = self._prose
         else:
-            self._data = JsonReader(_forget, strict=True)
-            self._data_rest = raw[self._data.read(raw, 0) :]
-            over = self._data.done or self._data.refused
-            self._state = self._prose if over else self._in_data
+            self._state = self._prose
 
     # -- text
 
@@ -817,17 +811,18 @@ class ToolReader:
         said = text.rstrip()
         if not said:
             self._blanks += text
-            if len(self._blanks) > LOOKAHEAD_BLANKS and not self._after_call:
+        else:
+            before = self._blanks
+            if self._after_call:
+                before = (before or self._gap) if self._said else ""
+                self._after_call = False
+            self._said = True
+            self._emit(before + said)
+            self._blanks = text[len(said) :]
+        if len(self._blanks) > LOOKAHEAD_BLANKS:
+            if not self._after_call:
                 self._emit(self._blanks[:-LOOKAHEAD_BLANKS])
             self._blanks = self._blanks[-LOOKAHEAD_BLANKS:]
-            return
-        before = self._blanks
-        if self._after_call:
-            before = (before or self._gap) if self._said else ""
-            self._after_call = False
-        self._blanks = text[len(said) :]
-        self._said = True
-        self._emit(before + said)
 
     def _emit(self, text: str) -> None:
         self._recent = (self._recent + text[-_RECENT_CHARACTERS:])[-_RECENT_CHARACTERS:]
@@ -851,6 +846,38 @@ class ToolReader:
     def _reason(self, text: str) -> None:
         if text and not self._silent:
             self._put(ReasoningDelta(text))
+
+
+class _Fence(msgspec.Struct, frozen=True):
+    """The line that opens a fence. `inside` = where begins what it holds."""
+
+    run: str
+    info: str
+    inside: int
+    may_call: bool
+    has_line: bool = True
+
+
+def _fence_at(text: str, at: int, last: bool) -> _Fence | Literal["cut"] | None:
+    """The fence that opens at these ticks or tildes, if one does; `cut` = not to be said yet."""
+    run = _run(text, at)
+    behind = at + len(run)
+    if behind == len(text) and not last:
+        return "cut"
+    if len(run) < _FENCE_TICKS:
+        return None
+    line = _FENCE_LINE.match(text, behind)
+    if line is not None:
+        inside = _end(_FEW_BLANKS, text, line.end())
+        may_call = _may_be_call(text, inside, last)
+        if may_call is None:
+            return "cut"
+        return _Fence(run, line[1].strip().lower(), inside, may_call)
+    if not last and _CUT_FENCE_LINE.match(text, behind):
+        return "cut"
+    if last or _NO_FENCE_LINE.match(text, behind):
+        return None
+    return _Fence(run, "", behind, may_call=False, has_line=False)
 
 
 def _may_be_call(text: str, at: int, last: bool) -> bool | None:
@@ -908,7 +935,7 @@ _RUN: Final = re.compile(r"`{1,64}|~{1,64}")
 _CODE_OR_LINE_END: Final = re.compile(r"[`\n]")
 _FENCE_LINE: Final = re.compile(r"([^`\n]{0,100})\n")
 _CUT_FENCE_LINE: Final = re.compile(r"[^`\n]{0,100}\Z")
-_NO_FENCE_LINE: Final = re.compile(r"[^`\n]*`")
+_NO_FENCE_LINE: Final = re.compile(r"[^`\n]{0,100}`")
 _INNER_FENCE: Final = re.compile(r"`{3,}[a-zA-Z_]{0,20}[ \t\r]{0,20}\n")
 _CUT_INNER_FENCE: Final = re.compile(r"`{1,64}(?:[a-zA-Z_]{0,20}[ \t\r]{0,20})?\Z")
 _FUNCTION_CLOSING: Final = re.compile(re.escape(FUNCTION_CLOSES))

@@ -143,7 +143,7 @@ def test_a_malformed_body_is_a_400_that_names_the_field(
         ("reasoning_effort", "enormous"),
         ("stream", "yes"),
         ("stream_options", "usage"),
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("tools", "f"),
         ("tool_choice", "required"),
     ],
 )
