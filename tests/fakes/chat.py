@@ -86,6 +86,11 @@ def directive(**action: Any) -> str:
     return f"[[sim: {inside}]]"
 
 
+def answer_with(stack: Stack, *actions: dict[str, Any], **action: Any) -> None:
+    """The next completions are answered like this, in order."""
+    stack.sim.next(*({"operation": "completions"} | one for one in actions or (action,)))
+
+
 def data_of(text: str) -> list[str]:
     """The data of each event of an SSE body; comments are left out, anything else is refused."""
     found = []
