@@ -39,7 +39,9 @@ class RequestFrame:
         scope["arrived_at"] = arrived_at = time.monotonic()
         story: dict[str, Any] = {}
         scope["story"] = story
-        scope["answer_headers"] = extra = [(b"x-request-id", request_id.encode())]
+        # The second is where Anthropic's SDKs look for it.
+        told = request_id.encode()
+        scope["answer_headers"] = extra = [(b"x-request-id", told), (b"request-id", told)]
         status = 0
 
         async def send_framed(message: Message) -> None:

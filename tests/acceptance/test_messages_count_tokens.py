@@ -127,15 +127,16 @@ def test_a_count_counts_against_the_callers_rate_and_models(stack: Stack) -> Non
     assert int(answer.headers["retry-after"]) > 0
 
 
-def test_counting_a_long_text_does_not_hold_up_others(stack: Stack) -> None:
-    """Five megabytes, which take seconds, while `/healthz` of the same process is asked."""
+def test_counting_a_long_text_does_not_hold_up_others() -> None:
+    """30 MB take seconds; nobody else waits for most of them."""
     longest: float = 0
     with Stack(environment={"WORKERS": "1"}) as one, ThreadPoolExecutor() as threads:
         count(one, "hi")  # the vocabulary is there
-        counted = threads.submit(count, one, "Lorem ipsum dolor sit amet 12345. " * 150_000)
+        counted = threads.submit(count, one, "Lorem ipsum dolor sit amet 12345. " * 900_000)
+        began_counting = time.monotonic()
         while not counted.done():
             began = time.monotonic()
             assert call(one, "GET", "/healthz").status_code == 200
             longest = max(longest, time.monotonic() - began)
-        assert counted.result() > 1_000_000
-    assert longest < 1
+        assert counted.result() > 9_000_000
+        assert longest < (time.monotonic() - began_counting) / 2

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 
 import anthropic
+import pydantic
 import pytest
 from anthropic.types import Message, MessageParam, TextBlock
 
@@ -60,6 +61,7 @@ def test_a_conversation_is_answered_whole(stack: Stack, client: anthropic.Anthro
     assert text_of(message).startswith("Hello! This is the upstream simulator")
     assert message.usage.input_tokens > 0
     assert message.usage.output_tokens > 0
+    assert message._request_id
     [prompt] = stack.sim.prompts()
     places = [prompt.index(text) for text in ("terse", "Hei", "Hallo!", "Hvem er du?")]
     assert places == sorted(places)
@@ -206,6 +208,22 @@ def test_a_prefilled_answer_goes_on(stack: Stack, client: anthropic.Anthropic) -
         assert text_of(message) == '"a": 1}'
 
 
+class Sum(pydantic.BaseModel):
+    sum: int
+
+
+def test_an_answer_in_a_schema_is_parsed(stack: Stack, client: anthropic.Anthropic) -> None:
+    stack.sim.next(
+        {"operation": "completions", "say": "It is three."},
+        {"operation": "completions", "say": '{"sum": 3}'},
+    )
+    message = client.messages.parse(
+        model=MODEL, max_tokens=500, messages=say("1 + 2?"), output_format=Sum
+    )
+    assert message.parsed_output == Sum(sum=3)
+    assert all('"sum"' in prompt for prompt in stack.sim.prompts())
+
+
 def test_models_of_claude_are_qwens(stack: Stack, client: anthropic.Anthropic) -> None:
     for name in ("claude-opus-5", "claude-haiku-20290101", "claude-sonnet-4-5[1m]"):
         answer = client.messages.with_raw_response.create(
@@ -222,6 +240,7 @@ def test_errors_are_the_sdks_own(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.NotFoundError) as unknown:
         client.messages.create(model="no-such-model", max_tokens=9, messages=say("hi"))
     assert unknown.value.body["error"]["type"] == "not_found_error"  # type: ignore[index]
+    assert unknown.value.request_id == unknown.value.body["request_id"]  # type: ignore[index]
     with pytest.raises(anthropic.BadRequestError, match="image isn't supported yet"):
         client.messages.create(
             model=MODEL,
