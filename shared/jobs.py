@@ -67,7 +67,6 @@ JOBS: Final[dict[str, Job]] = {
         path="workers.answer.run",
         queue="ticks",  # to begin one takes no time
         timeout_seconds=3_600,
-        max_tries=3,
         lasting=True,
     ),
 }
