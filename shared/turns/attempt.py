@@ -73,7 +73,7 @@ class Attempt:
         await exchange.stop()
         metrics.CORRECTIONS.of(fault.kind).inc()
         spent = await exchange.usage()
-        correction = write_correction(turn.request, fault, exchange.text)
+        correction = write_correction(turn.request, fault, exchange.text, calls_taken=stages.calls)
         stages.begin_repeat()
         exchange = await self._exchanged(session, stages, self._prompt + correction, spent)
         if stages.fault is not None:

@@ -14,11 +14,12 @@ QUOTED_CHARACTERS: Final = 4_000
 """How much of its own faulty answer the model is shown."""
 
 
-def write_correction(request: ChatRequest, fault: Fault, said: str) -> str:
+def write_correction(request: ChatRequest, fault: Fault, said: str, *, calls_taken: int = 0) -> str:
     """Says what was wrong, and what to write now.
 
     said: everything the model wrote. It is shown as a JSON string: on one line, whatever it holds,
     so that nothing in it can pass for a line of the prompt.
+    calls_taken: calls of that message which the caller has already.
     """
     tools = callable_tools(request.tools, request.tool_choice)
     names = ", ".join(tool.name for tool in tools)
@@ -35,6 +36,8 @@ def write_correction(request: ChatRequest, fault: Fault, said: str) -> str:
             now = f"Write the message again. {JSON_ALONE}"
         case _:
             assert_never(fault.kind)
+    if calls_taken:
+        now = f"Its first {calls_taken} tool calls were good: don't write those again. {now}"
     written = _json((said or fault.text)[-QUOTED_CHARACTERS:])
     return f"\n\nThe assistant's next message was {written}, but {wrong}. {now}"
 

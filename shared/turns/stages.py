@@ -59,6 +59,11 @@ class Stages:
         stages = (self._reader, self._format)
         return next((stage.fault for stage in stages if stage is not None and stage.fault), None)
 
+    @property
+    def calls(self) -> int:
+        """Calls that went out until now."""
+        return self._reader.calls if self._reader is not None else 0
+
     def begin_repeat(self) -> None:
         """The model writes its answer again: what the caller has seen of it stays and isn't shown
         again, calls are counted on, and so is the length."""

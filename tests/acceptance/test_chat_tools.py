@@ -172,6 +172,17 @@ def test_a_call_that_cannot_be_read_is_asked_for_once_more(stack: Stack, stream:
 
 
 @BOTH
+def test_calls_before_the_one_that_cannot_be_read_stay_and_count(
+    stack: Stack, stream: bool
+) -> None:
+    answer_with(stack, {"say": GOOD + "\n" + BROKEN}, {"say": call("get_time", city="Oslo")})
+    answer = ask(stack, tools=TOOLS, stream=stream)
+    assert called(answer) == [("get_weather", {"city": "Oslo"}), ("get_time", {"city": "Oslo"})]
+    correction = stack.sim.prompts()[1].removeprefix(stack.sim.prompts()[0])
+    assert "Its first 1 tool calls were good" in correction
+
+
+@BOTH
 @pytest.mark.parametrize("again", [BROKEN, "I look.\n" + BROKEN], ids=["nothing said", "said"])
 def test_a_call_that_cannot_be_read_twice_fails_the_turn(
     stack: Stack, again: str, stream: bool
