@@ -5,20 +5,26 @@
     tests/golden/<dialect>/<situation>.sse     the stream, where it begins at all
     tests/golden/<dialect>/<situation>.json    the whole reply, or the error body
 
+and, where the model writes a call, `<situation>_read.…`: what a caller reads that offered the tool;
+
 with the turn's id and time fixed, so that a change in any translator is a reviewed difference.
 """
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from gateway.dialects import DIALECTS, Dialect, Turn
 from shared.chat.collect import Collector
 from shared.chat.events import Event, TurnFailed
+from shared.chat.request import ChatRequest, Tool
+from shared.turns.stages import Stages
 from shared.upstream.stream import UpstreamDecoder
 from tests.simulator import golden as upstream
 
 FOLDER = Path(__file__).resolve().parent / "golden"
 SITUATIONS = FOLDER / "upstream"
+CALLS = [SITUATIONS / f"{name}.sse" for name in ("tool_call_text", "tool_call_xml")]
 
 
 def expected(dialect_name: str) -> dict[str, bytes]:
@@ -28,12 +34,25 @@ def expected(dialect_name: str) -> dict[str, bytes]:
     for path in sorted(SITUATIONS.glob("[!.]*")):
         for suffix, content in written(dialect, events_of(path.read_bytes())).items():
             files[path.stem + suffix] = content
+    for path in CALLS:
+        for suffix, content in written(dialect, calls_of([path.read_bytes()])).items():
+            files[f"{path.stem}_read{suffix}"] = content
     return files
 
 
 def events_of(body: bytes) -> list[Event]:
     decoder = UpstreamDecoder()
     return [*decoder.feed(body), *decoder.close()]
+
+
+def calls_of(pieces: Iterable[bytes]) -> list[Event]:
+    """The events of an answer in these pieces, for a caller that offered the tool it calls."""
+    decoder = UpstreamDecoder()
+    tools = (Tool("get_weather"),)
+    request = ChatRequest(model="qwen", messages=(), tools=tools)
+    stages = Stages(request, model="qwen", call_id="call_{}".format)
+    events = [event for piece in pieces for event in stages.feed_all(decoder.feed(piece))]
+    return [*events, *stages.feed_all(decoder.close())]
 
 
 def written(dialect: Dialect, events: list[Event]) -> dict[str, bytes]:

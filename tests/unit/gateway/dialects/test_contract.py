@@ -213,6 +213,22 @@ def test_tool_calls_are_read_whole_from_stream_and_reply(name: str) -> None:
     assert read == REPLY_READERS[name](DIALECTS[name].write_reply(turn_of(name), reply_of(events)))
 
 
+@dialects
+@pytest.mark.parametrize("situation", golden_files.CALLS, ids=lambda path: path.stem)
+def test_a_call_in_the_upstreams_text_is_one_however_its_bytes_are_cut(
+    name: str, situation: Any
+) -> None:
+    body = situation.read_bytes()
+    whole = golden_files.calls_of([body])
+    for size in (1, 7, 64):
+        pieces = [body[at : at + size] for at in range(0, len(body), size)]
+        assert stream(name, golden_files.calls_of(pieces)) == stream(name, whole)
+    read = STREAM_READERS[name](stream(name, whole))
+    assert [called for _, called, _ in read.tool_calls] == ["get_weather"]
+    assert "<" not in read.text
+    assert read == REPLY_READERS[name](DIALECTS[name].write_reply(turn_of(name), reply_of(whole)))
+
+
 # -- errors
 
 
