@@ -111,11 +111,6 @@ class Leases:
         )
         self._tasks: set[asyncio.Task[None]] = set()
 
-    @property
-    def held(self) -> int:
-        """How many leases this process holds."""
-        return len(self._held)
-
     async def acquire(
         self, capability: Capability, *, tried: frozenset[str] = frozenset()
     ) -> Lease:
@@ -260,7 +255,7 @@ class Leases:
                     return reply
                 pause = min(left, _LOOK_AGAIN_SECONDS, _seconds(reply[1]))
                 await self._waiters.sleep(woken, pause)
-        return reply
+            return reply
 
     def _new_token(self) -> str:
         return f"{self._process}.{next(self._numbers)}"

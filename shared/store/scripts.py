@@ -51,14 +51,22 @@ def load(name: str) -> Script:
     Raises:
         ScriptError: no head, or the head and the body disagree about KEYS and ARGV.
     """
-    source = (_FOLDER / f"{name}.lua").read_text()
+    return Script(name, assemble(name, (_FOLDER / f"{name}.lua").read_text()))
+
+
+def assemble(name: str, source: str) -> str:
+    """The text that is sent to Redis.
+
+    Raises:
+        ScriptError: see `load`; or it names a key that there isn't.
+    """
     check_head(name, source)
     body = "".join(
         (_FOLDER / included).read_text()
         for included in re.findall(r"^-- include: (\S+)$", source, re.MULTILINE)
     )
     body += source
-    return Script(name, _constants(name, body) + body)
+    return _constants(name, body) + body
 
 
 def check_head(name: str, source: str) -> None:

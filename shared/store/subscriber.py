@@ -65,11 +65,8 @@ class Subscriber:
             await pubsub.subscribe(self._channel)
             honour_cancellation()
             async for message in pubsub.listen():
-                if message["type"] == "subscribe":
-                    self._subscribed.set()
-                    self._receive(None)
-                elif message["type"] == "message":
-                    self._receive(message["data"])
+                self._subscribed.set()
+                self._receive(message["data"] if message["type"] == "message" else None)
         finally:
             await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py left it untyped
             await client.close()

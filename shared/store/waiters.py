@@ -102,13 +102,6 @@ class Waiters:
     def _keep_beating(self) -> None:
         if self._beats is None or self._beats.done():
             self._beats = asyncio.create_task(self._beat_forever(), name="store-waiters")
-            self._beats.add_done_callback(self._beats_ended)
-
-    def _beats_ended(self, task: "asyncio.Task[None]") -> None:
-        """Whatever ended the beats, nobody sleeps on: each looks for himself, they begin again."""
-        if not task.cancelled() and task.exception() is not None:
-            log.error("beats of the waiters ended", exc_info=task.exception())
-        self._wake(None)
 
     async def _beat_forever(self) -> None:
         while self._waiting:
@@ -119,8 +112,13 @@ class Waiters:
             except StoreUnavailable:
                 self._wake(None)  # each of them hears it for himself
                 next_ms, servable = -1, []
+            except Exception:
+                # A bug in one beat must not end them: all would sleep on and lose their places.
+                log.exception("beat of the waiters failed")
+                next_ms, servable = -1, []
             for token in servable:
                 self._wake(token)
             pause = _BEAT_SECONDS if next_ms < 0 else min(_BEAT_SECONDS, next_ms / 1000)
             await asyncio.sleep(max(pause, 0.002))
-        await self._subscriber.stop()
+            if not self._waiting:
+                await self._subscriber.stop()  # one who comes meanwhile is found by the loop

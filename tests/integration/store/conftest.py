@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 import pytest
 
+from shared.sealing import Sealer
 from shared.settings import Settings
 from shared.store import keys
 from shared.store.connection import Connection
 from shared.store.store import Store
 from tests.fakes.redis_server import own_redis, redis_server, redis_url
+from tests.integration.store.meddling import MeddledConnection
 
 __all__ = ["own_redis", "redis_server", "redis_url"]
 
@@ -63,6 +65,19 @@ async def check_key(connection: Connection, name: str) -> None:
     assert await connection.ask("type", "TYPE", name) in (key.type, "none"), name
     mortal = await connection.ask("ttl", "PTTL", name) != -1
     assert mortal != key.kept, f"{name} is {'mortal' if mortal else 'immortal'}"
+
+
+@pytest.fixture
+async def meddled(settings: Settings) -> AsyncIterator[MeddledConnection]:
+    """For a part of the store, made by the test, whose calls something else comes between."""
+    connection = MeddledConnection(settings.redis_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def sealer(settings: Settings) -> Sealer:
+    return Sealer(settings.secret_key)
 
 
 @pytest.fixture

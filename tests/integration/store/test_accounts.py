@@ -215,6 +215,12 @@ async def test_those_due_for_a_refresh_are_found(store: Store) -> None:
     assert await store.accounts.due_for_refresh(within_seconds=86400) == [email(0), email(2)]
 
 
+async def test_a_large_pool_is_read_in_stretches_until_enough_are_due(store: Store) -> None:
+    await store.accounts.add_missing(entries(1200))
+    assert len(await store.accounts.due_for_refresh(within_seconds=86400, limit=5000)) == 1200
+    assert len(await store.accounts.due_for_refresh(within_seconds=86400, limit=10)) == 10
+
+
 async def test_a_deleted_account_leaves_nothing_in_the_pool(store: Store) -> None:
     await store.accounts.add_missing(entries(1, proxy="http://proxy:1"))
     await sign_in(store, email(0))

@@ -6,10 +6,12 @@ import time
 import pytest
 
 from shared.errors import Conflict, NotFound, Unauthorized
+from shared.sealing import Sealer
 from shared.store import keys
-from shared.store.api_keys import ApiKeyChanges
+from shared.store.api_keys import ApiKeyChanges, ApiKeys
 from shared.store.store import Store
 from tests.integration.store.conftest import OpenStore
+from tests.integration.store.meddling import MeddledConnection
 from tests.integration.store.pool import until
 
 pytestmark = pytest.mark.anyio
@@ -177,3 +179,37 @@ async def test_what_was_read_before_a_change_is_not_cached_after_it(store: Store
     changing = store.api_keys.change(created.record.id, ApiKeyChanges(name="new"))
     await asyncio.gather(finding, changing)
     assert (await store.api_keys.find(created.key)).name == "new"
+
+
+async def test_a_key_that_changes_under_every_try_to_delete_it_is_a_conflict(
+    store: Store, meddled: MeddledConnection, sealer: Sealer
+) -> None:
+    created = await store.api_keys.create("first name")
+    names = iter(range(100))
+
+    async def rename() -> None:
+        changes = ApiKeyChanges(name=f"name {next(names)}")
+        await store.api_keys.change(created.record.id, changes)
+
+    meddled.behind["api_key_find"] = rename
+    with pytest.raises(Conflict):
+        await ApiKeys(meddled, sealer).delete(created.record.id)
+    assert await store.api_keys.get(created.record.id)
+
+
+async def test_what_is_learned_while_a_key_is_looked_up_keeps_it_out_of_the_cache(
+    store: Store, meddled: MeddledConnection, sealer: Sealer
+) -> None:
+    """Timeline: the old record is read, it is changed, the change is learned, the find goes on."""
+    created = await store.api_keys.create("old")
+    api_keys = ApiKeys(meddled, sealer)
+    await api_keys.look()
+
+    async def change_and_learn() -> None:
+        await store.api_keys.change(created.record.id, ApiKeyChanges(name="new"))
+        await api_keys.look()
+
+    meddled.behind["api_key_find"] = change_and_learn
+    assert (await api_keys.find(created.key)).name == "old"
+    del meddled.behind["api_key_find"]
+    assert (await api_keys.find(created.key)).name == "new"

@@ -1,10 +1,12 @@
 """Lending and taking back, seen from one process."""
 
+import asyncio
 import time
 
 import pytest
 
 from shared.errors import AccountsExhausted, LoginFailed, NoAccount, NotFound, UpstreamBlocked
+from shared.sealing import Sealer
 from shared.store.leases import (
     CAPABILITIES,
     COMMON_FAILURE_CAP_SECONDS,
@@ -14,10 +16,12 @@ from shared.store.leases import (
     Cooldown,
     EgressRest,
     Lease,
+    Leases,
     Outcome,
 )
 from shared.store.store import Store
 from tests.integration.store.conftest import OpenStore
+from tests.integration.store.meddling import MeddledConnection
 from tests.integration.store.pool import email, entries, sign_in, until
 
 pytestmark = pytest.mark.anyio
@@ -460,3 +464,67 @@ async def test_a_last_error_is_kept_with_the_account(store: Store) -> None:
     assert error is not None
     assert (error.code, error.message) == ("upstream_empty", "said nothing")
     assert abs(error.at - time.time()) < 5
+
+
+# -- what only a race or a flood shows
+
+
+def leases_over(connection: MeddledConnection, sealer: Sealer, *, ttl_seconds: float) -> Leases:
+    return Leases(connection, sealer, ttl_seconds=ttl_seconds, concurrency=2, min_interval_ms=0)
+
+
+async def test_a_lease_released_while_its_extension_is_under_way_is_not_lent_again(
+    store: Store, meddled: MeddledConnection, sealer: Sealer
+) -> None:
+    """Timeline: it lapses, the extension sets out, it is released, the extension arrives."""
+    await store.accounts.add_missing(entries(1))
+    leases = leases_over(meddled, sealer, ttl_seconds=0.05)
+    lease = await leases.acquire("chat")
+    await asyncio.sleep(0.1)
+    assert await store.leases.reclaim() == 1
+
+    async def release() -> None:
+        assert not await leases.release(lease)
+
+    meddled.before["lease_extend"] = release
+    await leases.extend_all()
+    assert (await store.pool_state()).leases_in_flight == 0
+
+
+async def test_any_number_of_lapsed_leases_is_taken_back(open_store: OpenStore) -> None:
+    store = open_store(account_concurrency=300, lease_ttl_seconds=1)
+    await store.accounts.add_missing(entries(2))
+    for _ in range(600):
+        await store.leases.acquire("chat")
+
+    async def all_are_back() -> bool:
+        taken_back.append(await store.leases.reclaim())
+        return (await store.pool_state()).leases_in_flight == 0
+
+    taken_back: list[int] = []
+    await until(all_are_back, seconds=10, every=1.2)
+    assert max(taken_back) > 500, "in one call, although a script takes 500"
+
+
+async def test_a_whole_row_of_unreadable_accounts_ends_the_search_for_one(
+    store: Store, open_store: OpenStore
+) -> None:
+    await store.accounts.add_missing(entries(12, proxy="http://user:secret@proxy:1"))
+    stranger = open_store(secret_key="another key, thirty-two or longer")
+    with pytest.raises(NoAccount):
+        await stranger.leases.acquire("chat")
+    assert (await store.accounts.counts())["cooling"] == 10
+    assert (await store.pool_state()).leases_in_flight == 0
+
+
+async def test_only_a_probe_has_anything_to_prove(
+    store: Store, meddled: MeddledConnection, sealer: Sealer
+) -> None:
+    await store.accounts.add_missing(entries(1))
+    leases = leases_over(meddled, sealer, ttl_seconds=5)
+
+    async def asked() -> None:
+        raise AssertionError("asked Redis")
+
+    meddled.before["lease_prove"] = asked
+    await leases.prove(await leases.acquire("chat"))

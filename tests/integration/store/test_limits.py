@@ -5,7 +5,10 @@ import asyncio
 import pytest
 
 from shared.store import keys
+from shared.store.connection import Connection
+from shared.store.limits import Limits
 from shared.store.store import Store
+from tests.fakes.redis_server import RedisServer
 from tests.integration.store.conftest import OpenStore
 from tests.integration.store.pool import entries, until
 
@@ -97,3 +100,20 @@ async def test_beyond_those_a_fifth_of_the_first_attempts_is_allowed(
         allowed += await store.limits.may_try_again()
     # All within one window of 10 s, or in two of which the elder one counts in part.
     assert 20 <= allowed <= 0.2 * 200
+
+
+async def test_what_is_forgiven_does_not_count(store: Store) -> None:
+    for _ in range(2):
+        await store.limits.take("door", 2)
+    assert not (await store.limits.take("door", 2)).allowed
+    await store.limits.forgive("door")
+    assert (await store.limits.take("door", 2)).remaining == 1
+
+
+async def test_an_outage_forgives_nobody_and_harms_nobody(own_redis: RedisServer) -> None:
+    connection = Connection(own_redis.url)
+    limits = Limits(connection)
+    own_redis.stop()
+    await limits.forgive("door")
+    assert limits.uncounted == 1
+    await connection.close()

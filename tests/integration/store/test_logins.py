@@ -5,12 +5,23 @@ import time
 
 import pytest
 
-from shared.errors import AccountDead, LoginFailed, NoAccount, NotFound, UpstreamBlocked
+from shared.errors import (
+    AccountDead,
+    LoginFailed,
+    NoAccount,
+    NotFound,
+    StoreUnavailable,
+    UpstreamBlocked,
+)
+from shared.sealing import Sealer
 from shared.store import keys
-from shared.store.logins import Claim, FreshToken, Wait
+from shared.store.connection import Connection
+from shared.store.logins import Claim, FreshToken, Logins, Wait
 from shared.store.outcome import EgressRest
 from shared.store.store import Store
+from tests.fakes.redis_server import RedisServer
 from tests.integration.store.conftest import OpenStore
+from tests.integration.store.meddling import MeddledConnection
 from tests.integration.store.pool import email, entries, sign_in
 
 pytestmark = pytest.mark.anyio
@@ -88,6 +99,7 @@ async def test_a_fresh_token_needs_no_login_and_a_rejected_one_does(store: Store
     answer = await store.logins.claim(email(0))
     assert isinstance(answer, FreshToken)
     assert (answer.access_token, answer.version) == ("first", version)
+    assert "first" not in repr(answer)
     assert isinstance(await store.logins.claim(email(0), rejected_version=version), Claim)
 
 
@@ -219,3 +231,80 @@ async def test_an_operators_token_beats_a_login_under_way(store: Store) -> None:
     await store.accounts.replace(email(0), "pw", access_token="given", token_expires_at=later)
     assert await store.logins.store(under_way, "late", expires_at=later) is None
     assert (await store.leases.acquire("chat")).access_token == "given"
+
+
+# -- what only a race shows
+
+
+def logins_over(connection: Connection, sealer: Sealer) -> Logins:
+    return Logins(connection, sealer, min_interval_ms=0, concurrency=2)
+
+
+async def test_a_claim_whose_asker_left_before_an_outage_is_left_to_lapse(
+    store: Store,
+    meddled: MeddledConnection,
+    sealer: Sealer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await store.accounts.add_missing(entries(1))
+    logins = logins_over(meddled, sealer)
+    asked = asyncio.Event()
+
+    async def lose_redis() -> None:
+        asked.set()
+        await asyncio.sleep(0.05)
+        raise StoreUnavailable
+
+    meddled.before["login_claim"] = lose_redis
+    asking = asyncio.create_task(logins.claim_or_wait(email(0)))
+    await asked.wait()
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert asking.cancelled()
+    with caplog.at_level("INFO"):
+        await logins.close()
+    assert "a claim may stay until it lapses" in caplog.text
+
+
+def test_a_process_that_ends_with_a_claim_under_way_ends_quietly(
+    own_redis: RedisServer, sealer: Sealer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def end_in_the_middle() -> None:
+        connection = Connection(own_redis.url)
+        asking = asyncio.create_task(logins_over(connection, sealer).claim_or_wait(email(0)))
+        await asyncio.sleep(0.05)
+        assert not asking.done()
+
+    own_redis.freeze()
+    asyncio.run(end_in_the_middle())
+    assert "Exception in callback" not in caplog.text
+
+
+@pytest.mark.parametrize("ticks", range(12))
+async def test_who_begins_to_wait_while_the_last_one_stops_hears_all_the_same(
+    store: Store, meddled: MeddledConnection, sealer: Sealer, ticks: int
+) -> None:
+    await store.accounts.add_missing(entries(2))
+    claims = [await claim_of(store, email(number)) for number in range(2)]
+    logins = logins_over(meddled, sealer)
+    last = asyncio.create_task(logins.claim_or_wait(email(0)))
+    await asyncio.sleep(0.1)  # it listens
+    begins = asyncio.Event()
+
+    async def hesitate() -> None:
+        del meddled.behind["login_claim"]
+        await begins.wait()
+
+    meddled.behind["login_claim"] = hesitate
+    next_one = asyncio.create_task(logins.claim_or_wait(email(1)))
+    await asyncio.sleep(0.02)
+    last.cancel()
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    begins.set()
+    await asyncio.sleep(0.15)
+    started = time.monotonic()
+    await store.logins.store(claims[1], "token", expires_at=time.time() + 3600)
+    assert isinstance(await next_one, FreshToken)
+    assert time.monotonic() - started < 0.6  # by a message: who looks by himself does it at 1 s
+    await logins.close()

@@ -7,11 +7,13 @@ import time
 import pytest
 
 from shared.errors import NoAccount
+from shared.sealing import Sealer
 from shared.settings import Settings
 from shared.store import keys
-from shared.store.leases import QUOTA, SERVED, Cooldown, Lease, Outcome
+from shared.store.leases import QUOTA, SERVED, Cooldown, Lease, Leases, Outcome
 from shared.store.store import Store
 from tests.integration.store.conftest import OpenStore
+from tests.integration.store.meddling import MeddledConnection
 from tests.integration.store.pool import Child, email, entries, until
 
 pytestmark = pytest.mark.anyio
@@ -300,3 +302,71 @@ async def test_a_thousand_waiters_are_all_served(open_store: OpenStore) -> None:
 
     await asyncio.gather(*(turn(stores[i % 2]) for i in range(1000)))
     assert (await stores[0].pool_state()).leases_in_flight == 0
+
+
+async def test_a_waiter_cancelled_twice_ends_at_once_and_leaves_the_line_all_the_same(
+    store: Store, meddled: MeddledConnection, sealer: Sealer
+) -> None:
+    await store.accounts.add_missing(entries(1))
+    _held = [await store.leases.acquire("chat") for _ in range(2)]
+    leases = Leases(meddled, sealer, ttl_seconds=30, concurrency=2, min_interval_ms=0)
+    waiter = asyncio.create_task(leases.lend("chat", wait_seconds=WAIT))
+    await queued(store, 1)
+    leaving, may_leave = asyncio.Event(), asyncio.Event()
+
+    async def hesitate() -> None:
+        leaving.set()
+        await may_leave.wait()
+
+    meddled.before["queue_leave"] = hesitate
+    waiter.cancel()
+    await asyncio.wait_for(leaving.wait(), 1)
+    waiter.cancel()
+    await asyncio.wait([waiter], timeout=1)
+    assert waiter.cancelled()
+    may_leave.set()
+    await queued(store, 0)
+    await leases.close()
+
+
+async def test_a_message_for_a_waiter_who_does_not_listen_yet_is_not_taken_for_a_ghosts(
+    store: Store, meddled: MeddledConnection, sealer: Sealer
+) -> None:
+    """Timeline: the script puts the second waiter into the line, a slot is freed and he is named,
+    and only then does he begin to listen. The first, of another line, hears on the same wire."""
+    await store.accounts.add_missing(entries(1))
+    held = [await store.leases.acquire("chat") for _ in range(2)]
+    leases = Leases(meddled, sealer, ttl_seconds=30, concurrency=2, min_interval_ms=0)
+    first = asyncio.create_task(leases.lend("image", wait_seconds=WAIT))
+    await queued(store, 1, "image")
+    await asyncio.sleep(0.3)  # it listens
+
+    async def free_both() -> None:
+        del meddled.behind["lease_acquire"]
+        await queued(store, 1)
+        for lease in held:
+            await store.leases.release(lease)
+        await asyncio.wait_for(asyncio.shield(first), 2)
+
+    meddled.behind["lease_acquire"] = free_both
+    assert await asyncio.wait_for(leases.lend("chat", wait_seconds=WAIT), 3)
+    await leases.close()
+
+
+async def test_a_beat_that_fails_ends_neither_the_beats_nor_anybodys_wait(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    await store.accounts.add_missing(entries(1))
+    held = [await store.leases.acquire("chat") for _ in range(2)]
+    waiter = asyncio.create_task(store.leases.lend("chat", wait_seconds=WAIT))
+    await queued(store, 1)
+    await store.connection.ask("spoil", "SET", keys.queue("video"), "no line at all")
+
+    async def told() -> bool:
+        return "beat of the waiters failed" in caplog.text
+
+    await until(told, seconds=3)
+    assert caplog.text.count("beat of the waiters failed") < 5, "once a second, not all the time"
+    await store.connection.ask("mend", "DEL", keys.queue("video"))
+    await store.leases.release(held[0])
+    await asyncio.wait_for(waiter, 2)

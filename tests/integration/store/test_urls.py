@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from shared.errors import StoreUnavailable
 from shared.settings import Settings
+from shared.store.connection import Connection
 from shared.store.leases import SERVED
 from shared.store.store import Store
 from tests.fakes.redis_server import RedisServer, redis_binary
@@ -94,13 +95,28 @@ async def test_a_cluster_url_works_for_the_whole_pool(start: Start) -> None:
 
     await until(ready, seconds=10)
     await exercise(f"redis+cluster://127.0.0.1:{port}")
+    connection = Connection(f"redis+cluster://127.0.0.1:{port}")
+    await connection.ask("ping", "PING")
+    server.stop()
+    with pytest.raises(StoreUnavailable):
+        await connection.ask("ping", "PING")
+    server.start()
+
+    async def back() -> bool:
+        return not connection.is_away
+
+    await until(back, seconds=10)
+    await connection.close()
 
 
-async def test_a_sentinel_url_finds_the_master(start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("userinfo", ["", "default:p%3Ass@"], ids=["open", "with a password"])
+async def test_a_sentinel_url_finds_the_master(start: Start, tmp_path: Path, userinfo: str) -> None:
     port, sentinel_port = free_port(), free_port()
-    start("--port", str(port))
+    start("--port", str(port), *(("--requirepass", "p:ss") if userinfo else ()))
     config = tmp_path / "sentinel.conf"
-    config.write_text(f"port {sentinel_port}\nsentinel monitor main 127.0.0.1 {port} 1\n")
+    lines = [f"port {sentinel_port}", f"sentinel monitor main 127.0.0.1 {port} 1"]
+    lines += ["sentinel auth-pass main p:ss"] if userinfo else []
+    config.write_text("\n".join(lines) + "\n")
     sentinel = subprocess.Popen(
         [redis_binary(), str(config), "--sentinel"],
         stdout=subprocess.DEVNULL,
@@ -108,7 +124,8 @@ async def test_a_sentinel_url_finds_the_master(start: Start, tmp_path: Path) -> 
     )
     try:
         # The first address is dead: the second sentinel of the list answers.
-        await exercise(f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{sentinel_port}/main/0")
+        hosts = f"127.0.0.1:{free_port()},127.0.0.1:{sentinel_port}"
+        await exercise(f"redis+sentinel://{userinfo}{hosts}/main/0")
     finally:
         sentinel.kill()
         sentinel.wait()

@@ -23,6 +23,17 @@ def test_a_good_head_is_accepted() -> None:
     scripts.check_head("good", GOOD)
 
 
+def test_a_head_without_a_body_is_one_that_uses_nothing() -> None:
+    scripts.check_head(
+        "idle", GOOD.partition("return redis")[0].replace("-- ARGV[1] ttl: ms\n", "")
+    )
+
+
+def test_a_key_that_is_not_in_the_table_of_keys_is_refused() -> None:
+    with pytest.raises(scripts.ScriptError, match="K_NOWHERE is no key"):
+        scripts.assemble("bad", GOOD.replace("KEYS[1], 1", "K_NOWHERE .. KEYS[1], 1"))
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
