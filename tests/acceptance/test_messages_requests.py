@@ -140,6 +140,31 @@ def test_a_prompt_that_is_too_long_says_so_in_the_words_agents_look_for(stack: S
     assert message.startswith("prompt is too long")
 
 
+@BOTH
+def test_what_takes_too_long_or_is_too_large_has_its_status(adjusted: Stack, stream: bool) -> None:
+    large = ask(adjusted, "word " * 300_000, stream=stream)
+    assert_error(large, 413, "request_too_large")
+    aliased = ask(adjusted, model="gpt-5", stream=stream)
+    assert text_of(aliased).startswith("Hello!")
+    slow = ask(adjusted, directive(latency_ms=3000), stream=stream)
+    assert_error(slow, 504, "timeout_error")
+
+
+def test_an_operator_can_hide_all_thinking(adjusted: Stack) -> None:
+    prompt = directive(think="Hm.", say="So.")
+    answer = ask(adjusted, prompt, thinking={"type": "enabled", "budget_tokens": 1024})
+    assert [block["type"] for block in blocks_of(answer)] == ["text"]
+
+
+def test_a_full_pool_is_overloaded(adjusted: Stack) -> None:
+    with asking(adjusted, directive(frames=40, delay_ms=100)) as first:
+        pieces = first.iter_bytes()  # kept: forgetting it closes the answer
+        next(pieces)
+        answer = ask(adjusted)
+    assert_error(answer, 503, "overloaded_error")
+    assert int(answer.headers["retry-after"]) > 0
+
+
 def test_a_stream_that_breaks_says_it_once_and_last(stack: Stack) -> None:
     answer = ask(stack, directive(say="one two three", frames=3, cut_after=3), stream=True)
     *_, closed, last = frames_of(answer)
@@ -186,7 +211,8 @@ def test_a_silent_stream_is_pinged(impatient: Stack, action: dict[str, int]) -> 
 async def test_a_client_that_leaves_closes_its_upstream_stream(impatient: Stack) -> None:
     def leave() -> None:
         with asking(impatient, directive(say="one two", frames=2, stall_after=2)) as answer:
-            next(answer.iter_bytes())
+            pieces = answer.iter_bytes()  # kept: forgetting it closes the answer
+            next(pieces)
             assert impatient.sim.open_streams() == 1
 
     await asyncio.to_thread(leave)
