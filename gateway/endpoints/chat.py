@@ -70,7 +70,7 @@ async def receive(request: Request, dialect: Dialect) -> Received:
     return Received(
         resources=resources,
         caller=caller,
-        chat_request=chat_request,
+        chat_request=_within(chat_request, variant),
         variant=variant,
         once=once_of(request, body, caller, resources.store.idempotency),
         body_bytes=len(body),
@@ -134,6 +134,20 @@ async def chat_variant(resources: Resources, model: str) -> Variant:
             param="model",
         )
     return variant
+
+
+def _within(request: ChatRequest, variant: Variant) -> ChatRequest:
+    """The request as far as the model can serve it: agents offer every model a web search.
+
+    Raises:
+        BadRequest: a search is all that was offered, and the model has none.
+    """
+    if not request.search or variant.can_search:
+        return request
+    if not request.tools or request.tool_choice.mode == "none":
+        raise BadRequest(f"The model {request.model} can't search the web", param="model")
+    ignored = (*request.ignored, "web_search")
+    return msgspec.structs.replace(request, search=False, ignored=ignored)
 
 
 def rendering_of(settings: Settings) -> Rendering:

@@ -27,6 +27,7 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     """A name callers may use and what it asks of the upstream.
 
     `thinking`: True = the name asks for reasoning, None = the name says nothing about it.
+    `search`: the name asks for web search; `can_search`: a request may.
     `standing_in_for`: the alias target this variant replaces because the catalogue lacks it; the
     caller of `resolve` logs that once. The limits are tokens, None where the upstream tells none.
     """
@@ -37,6 +38,7 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     chat_type: ChatType = "t2t"
     thinking: bool | None = None
     search: bool = False
+    can_search: bool = True
     capability: Capability = "chat"
     max_context_tokens: int | None = None
     max_output_tokens: int | None = None
@@ -299,6 +301,7 @@ def _variant(model: _Model, suffix: str) -> Variant:
         chat_type=switches.chat_type,
         thinking=switches.thinking,
         search=switches.chat_type == "search",
+        can_search="-search" in model.suffixes,
         capability=switches.capability,
         max_context_tokens=model.max_context_tokens,
         max_output_tokens=model.max_output_tokens,

@@ -82,6 +82,21 @@ def test_the_web_is_searched_by_the_upstream(stack: Stack, client: openai.OpenAI
         )
 
 
+def test_a_search_that_the_model_lacks_is_left_out_when_there_are_other_tools(
+    stack: Stack, client: openai.OpenAI
+) -> None:
+    """Agents offer it to every model; `qwen3-coder-plus` has none."""
+    search: Any = {"type": "web_search"}
+    answer = client.responses.with_raw_response.create(
+        model="qwen3-coder-plus", input=directive(say="x"), tools=[WEATHER, search]
+    )
+    assert answer.headers["x-gateway-ignored"] == "web_search"
+    [request] = stack.sim.recorded("completions")
+    assert request["body"]["messages"][0]["chat_type"] == "t2t"
+    with pytest.raises(openai.BadRequestError, match="can't search"):
+        client.responses.create(model="qwen3-coder-plus", input="x", tools=[search])
+
+
 def test_max_output_tokens_leave_an_incomplete_response(client: openai.OpenAI) -> None:
     prompt = directive(say="one two three four five six seven", frames=7)
     response = client.responses.create(model=MODEL, input=prompt, max_output_tokens=2)

@@ -10,9 +10,10 @@ import shutil
 
 import pytest
 
-# program → how to get it (Debian; .ci/run installs all of these)
+# program → how to get it (Debian; .ci/run installs those of apt-get)
 COMPONENTS: dict[str, str] = {
     "chromium": "apt-get install chromium",
+    "codex": "npm install --global @openai/codex",
     "curl": "apt-get install curl",
     "haproxy": "apt-get install haproxy",
     "make": "apt-get install make",
