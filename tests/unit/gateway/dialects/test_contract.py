@@ -134,12 +134,40 @@ renderings = st.fixed_dictionaries(
 )
 
 
+def calls_with(arguments: list[str]) -> list[Event]:
+    """One call for each of these JSON texts, which come in two pieces."""
+    return [
+        event
+        for index, text in enumerate(arguments)
+        for event in (
+            ToolCallStart(index, f"call_{index}", "f"),
+            ToolCallDelta(index, text[:3]),
+            ToolCallDelta(index, text[3:]),
+            ToolCallEnd(index),
+        )
+    ]
+
+
+calls = st.lists(st.sampled_from(["{}", '{"a":1}', '{"b":"é\\n<x>"}']), max_size=2).map(calls_with)
+
+
 @dialects
-@given(thought=thinking, said=st.lists(body_events, max_size=8), end=ends, rendering=renderings)
+@given(
+    thought=thinking,
+    said=st.lists(body_events, max_size=8),
+    called=calls,
+    end=ends,
+    rendering=renderings,
+)
 def test_the_stream_joined_is_the_reply(
-    name: str, thought: list[Event], said: list[Event], end: TurnEnd, rendering: dict[str, Any]
+    name: str,
+    thought: list[Event],
+    said: list[Event],
+    called: list[Event],
+    end: TurnEnd,
+    rendering: dict[str, Any],
 ) -> None:
-    events = [*thought, *said, end]
+    events = [*thought, *said, *called, end]
     turn = turn_of(name, **rendering)
     read = STREAM_READERS[name](stream(name, events, **rendering))
     assert read == REPLY_READERS[name](DIALECTS[name].write_reply(turn, reply_of(events)))
