@@ -65,7 +65,7 @@ async def receive(request: Request, dialect: Dialect) -> Received:
         request.scope, request.receive, max_bytes=resources.settings.max_body_bytes
     )
     chat_request = dialect.read_request(body)
-    variant = await chat_variant(resources, chat_request.model)
+    variant = await variant_of(resources, chat_request)
     check_model(caller, variant)
     return Received(
         resources=resources,
@@ -119,15 +119,21 @@ def common(
     }
 
 
-async def chat_variant(resources: Resources, model: str) -> Variant:
-    """The variant this name means, for a turn.
+async def variant_of(resources: Resources, request: ChatRequest) -> Variant:
+    """The variant that answers this request.
+
+    Who names a model by an alias and wants nothing but a web search gets a model that can search:
+    Claude Code searches that way, and the model that stands for `claude-*` has no search.
 
     Raises:
         UnknownModel: nobody has it.
         BadRequest: it makes pictures or videos.
     """
+    model = request.model
     catalogue = await resources.catalogues.current()
     variant = resources.catalogues.resolve(catalogue, model)
+    if _only_searches(request) and not variant.can_search and not catalogue.knows(model):
+        variant = catalogue.first("search") or variant
     if variant.capability != "chat":
         raise BadRequest(
             f"The model {model} makes {variant.capability}s; this gateway does not yet",
@@ -144,10 +150,14 @@ def _within(request: ChatRequest, variant: Variant) -> ChatRequest:
     """
     if not request.search or variant.can_search:
         return request
-    if not request.tools or request.tool_choice.mode == "none":
+    if _only_searches(request):
         raise BadRequest(f"The model {request.model} can't search the web", param="model")
     ignored = (*request.ignored, "web_search")
     return msgspec.structs.replace(request, search=False, ignored=ignored)
+
+
+def _only_searches(request: ChatRequest) -> bool:
+    return request.search and (not request.tools or request.tool_choice.mode == "none")
 
 
 def rendering_of(settings: Settings) -> Rendering:

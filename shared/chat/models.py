@@ -98,9 +98,13 @@ class Catalogue:
             raise UnknownModel(self._explain(name))
         return self._variants.get(_key(target)) or self._stand_in(target)
 
+    def knows(self, name: str) -> bool:
+        """Whether it is a name of our own; only such a one is no alias."""
+        return _key(name) in self._variants
+
     def first(self, chat_type: ChatType) -> Variant | None:
-        """The first listed model that does this; for calls that name no model."""
-        found = (v for v in self._variants.values() if v.chat_type == chat_type)
+        """The first listed model that does this, and nothing more; for who names no model."""
+        found = (v for v in self._variants.values() if v.chat_type == chat_type and not v.thinking)
         return next(found, None)
 
     def entry(self, name: str) -> ModelEntry:

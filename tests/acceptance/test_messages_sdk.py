@@ -198,6 +198,28 @@ def test_a_web_search_is_told_with_its_results_and_cited(
     assert result.content[1].url in stack.sim.prompts()[-1]
 
 
+def test_who_names_claude_and_only_searches_gets_a_model_that_can(
+    stack: Stack, client: anthropic.Anthropic
+) -> None:
+    """As Claude Code searches; the model that stands for Claude's can't."""
+    answer = client.messages.with_raw_response.create(
+        model="claude-opus-5",
+        max_tokens=500,
+        tools=[{"type": "web_search_20250305", "name": "web_search"}],
+        messages=say("Perform a web search for the query: fjords"),
+    )
+    kinds = [block.type for block in answer.parse().content]
+    assert kinds == ["server_tool_use", "web_search_tool_result", "text"]
+    assert answer.headers["x-gateway-model"] == "qwen3.6-plus"
+    with pytest.raises(anthropic.BadRequestError, match="can't search the web"):
+        client.messages.create(
+            model="qwen3-coder-plus",
+            max_tokens=500,
+            tools=[{"type": "web_search_20250305", "name": "web_search"}],
+            messages=say("hi"),
+        )
+
+
 def test_a_prefilled_answer_goes_on(stack: Stack, client: anthropic.Anthropic) -> None:
     for written in ('{"a": 1}', '"a": 1}'):
         message = client.messages.create(

@@ -223,6 +223,18 @@ def test_the_first_listed_model_that_can_is_found() -> None:
     assert Catalogue.from_upstream([MAX]).first("t2v") is None
 
 
+def test_the_first_that_searches_does_not_think_unasked() -> None:
+    entry = {"id": "qwen3.6-plus", "info": {"meta": THINKS_AND_SEARCHES}}
+    found = Catalogue.from_upstream([CODER, entry]).first("search")
+    assert found is not None
+    assert (found.model_id, found.suffix) == ("qwen3.6-plus", "-search")
+
+
+def test_only_a_name_of_its_own_is_known() -> None:
+    assert CATALOGUE.knows("Qwen3-Coder-PLUS ")
+    assert not CATALOGUE.knows("claude-opus-5")
+
+
 # -- entries
 
 
