@@ -25,7 +25,6 @@ import msgspec
 from gateway.dialects.anthropic_request import Given, read_countable, read_request
 from gateway.dialects.anthropic_search import (
     Citation,
-    SearchInput,
     SearchResult,
     SearchUse,
     cite,
@@ -256,11 +255,10 @@ class EventWriter:
         if not self._shown.given.web_search:
             return b""
         use, result = write_search(found, use_id_of(self._turn.id, number))
-        asked = _encode(use.input).decode() if isinstance(use.input, SearchInput) else ""
         return b"".join(
             (
-                self._start("tool_use", msgspec.structs.replace(use, input={})),
-                self._more(asked),
+                self._start("tool_use", msgspec.structs.replace(use, input=_NO_INPUT)),
+                self._more(bytes(use.input).decode()),
                 self._close(),
                 self._start("tool_use", result),
                 self._close(),

@@ -17,7 +17,7 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -30,15 +30,13 @@ _CITED_CHARACTERS = 150  # the API's own bound of a cited text
 _OPAQUE = "snippet:"
 
 
-class SearchInput(msgspec.Struct):
-    query: str
-
-
 class SearchUse(msgspec.Struct, kw_only=True):
+    """`input` = `{"query"}`; in a stream empty at first, as a tool's."""
+
     type: Literal["server_tool_use"] = "server_tool_use"
     id: str
     name: str = NAME
-    input: SearchInput | dict[str, Any]  # Any: empty where a stream writes it afterwards
+    input: msgspec.Raw
 
 
 class SearchHit(msgspec.Struct, kw_only=True):
@@ -68,9 +66,9 @@ class Citation(msgspec.Struct, kw_only=True):
 
 def write_search(found: SourcesFound, use_id: str) -> tuple[SearchUse, SearchResult]:
     """What was searched for, and what came back."""
-    query = SearchInput("; ".join(found.queries))
+    asked = msgspec.Raw(msgspec.json.encode({"query": "; ".join(found.queries)}))
     hits = [_hit(source) for source in found.sources]
-    return SearchUse(id=use_id, input=query), SearchResult(tool_use_id=use_id, content=hits)
+    return SearchUse(id=use_id, input=asked), SearchResult(tool_use_id=use_id, content=hits)
 
 
 def use_id_of(message_id: str, number: int) -> str:
