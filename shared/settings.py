@@ -12,6 +12,7 @@ Knows: names, defaults, bounds, old names. Does not know: who uses which setting
 
 import math
 import os
+import re
 import sys
 import urllib.parse
 from collections.abc import Mapping
@@ -256,6 +257,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             secret=True,
         ),
     ] = ""
+    site_headers: Annotated[
+        str,
+        _m(
+            "JSON object of headers in place of ours at the upstream site, for the day it wants "
+            'others (`{"version":"0.2.64"}`); an empty text leaves one out.',
+            group="upstream",
+        ),
+    ] = "{}"
     upload_endpoint_url: Annotated[
         str,
         _m(
@@ -398,6 +407,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def aliases(self) -> dict[str, str]:
         return msgspec.json.decode(self.model_aliases, type=dict[str, str])
+
+    @property
+    def changed_site_headers(self) -> dict[str, str]:
+        """Lower-case names."""
+        headers = msgspec.json.decode(self.site_headers, type=dict[str, str])
+        return {name.lower(): value for name, value in headers.items()}
 
     @property
     def worker_max_memory_mb(self) -> int | None:
@@ -549,11 +564,38 @@ def _check(settings: Settings) -> None:
         ) from error
     if any(not name or not target for name, target in aliases.items()):
         raise SettingsError("MODEL_ALIASES: empty names are not accepted")
+    _check_site_headers(settings)
     for url in ("qwen_chat_proxy_url", "qwen_cli_proxy_url", "upload_endpoint_url", "proxy_url"):
         value = getattr(settings, url)
         if value and not _host_of(value):
             raise SettingsError(f"{url.upper()}: expected a URL with a host")
     parse_accounts(settings.accounts)
+
+
+# What a request is made of, or what says who asks: nobody's to change.
+OWN_HEADERS = frozenset(
+    {
+        "accept", "accept-encoding", "authorization", "connection", "content-length",
+        "content-type", "cookie", "host", "te", "timezone", "trailer", "transfer-encoding",
+        "upgrade", "x-request-id",
+    }
+)  # fmt: skip
+
+
+def _check_site_headers(settings: Settings) -> None:
+    try:
+        headers = settings.changed_site_headers
+    except msgspec.DecodeError as error:
+        raise SettingsError(
+            'SITE_HEADERS: expected a JSON object of strings, for example {"version":"0.2.64"}'
+        ) from error
+    for name, value in headers.items():
+        if not re.fullmatch(r"[a-z0-9!#$%&'*+.^_`|~-]+", name):
+            raise SettingsError(f"SITE_HEADERS: {name!r} is no name of a header")
+        if name in OWN_HEADERS:
+            raise SettingsError(f"SITE_HEADERS: {name} is the gateway's own")
+        if not re.fullmatch(r"[\x20-\x7e]*", value):
+            raise SettingsError(f"SITE_HEADERS: the value of {name} is not plain ASCII")
 
 
 def _host_of(url: str) -> str | None:

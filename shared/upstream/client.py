@@ -80,7 +80,9 @@ class Upstream:
         observe: Observe | None = None,
         open_transport: OpenTransport | None = None,
     ) -> None:
-        self._site = _Site(settings.qwen_chat_proxy_url)
+        self._site = _Site(
+            settings.qwen_chat_proxy_url, changed_headers=settings.changed_site_headers
+        )
         self._cookies = settings.site_cookies
         self._observe = observe or (lambda operation, outcome, seconds: None)
         self._egresses = Egresses(
@@ -284,12 +286,12 @@ def _values_of(cookies: str) -> list[str]:
 class _Site:
     """The base URL, taken apart once. `prefix` is its path without a trailing slash."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, *, changed_headers: Mapping[str, str]) -> None:
         base_url = base_url.rstrip("/")
         self.url = httpx.URL(base_url)
         self.prefix = self.url.raw_path.rstrip(b"/")
         origin = f"{self.url.scheme}://{self.url.netloc.decode()}"
-        self.headers = SiteHeaders(origin, host=self.url.netloc.decode())
+        self.headers = SiteHeaders(origin, host=self.url.netloc.decode(), changed=changed_headers)
 
 
 class _Answer(msgspec.Struct):

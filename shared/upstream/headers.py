@@ -1,10 +1,12 @@
 """The headers of the web upstream's requests (protocol sheet 2), as a browser would send them.
 
-Values that the site changes now and then are constants here, so that one edit follows it.
+Values that the site changes now and then are constants here, so that one edit follows it, and an
+operator who can't wait for that edit has `SITE_HEADERS`.
 """
 
 import time
 import uuid
+from collections.abc import Mapping
 
 import httpx
 
@@ -19,9 +21,12 @@ ACCEPT_ENCODING = "gzip, deflate"  # what decoding.py reads
 
 
 class SiteHeaders:
-    """Builds the headers of every request to one site, whose pages live at `base_url`."""
+    """Builds the headers of every request to one site, whose pages live at `base_url`.
 
-    def __init__(self, base_url: str, *, host: str) -> None:
+    `changed`: lower-case names and what they hold in place of ours; `""` leaves one out.
+    """
+
+    def __init__(self, base_url: str, *, host: str, changed: Mapping[str, str]) -> None:
         few = {"host": host, "user-agent": USER_AGENT, "accept-encoding": ACCEPT_ENCODING}
         browser = few | {
             "accept-language": "zh-CN,zh;q=0.9",
@@ -42,9 +47,10 @@ class SiteHeaders:
         }
         json = {"content-type": "application/json"}
         stream = {"accept": "text/event-stream", "x-accel-buffering": "no"}
-        self._few = httpx.Headers(few | json | {"accept": "*/*"})
-        self._plain = httpx.Headers(browser | json | {"accept": "*/*"})
-        self._stream = httpx.Headers(browser | json | stream)
+        agent = {name: value for name, value in changed.items() if name == "user-agent"}
+        self._few = _changed(few | json | {"accept": "*/*"}, agent)
+        self._plain = _changed(browser | json | {"accept": "*/*"}, changed)
+        self._stream = _changed(browser | json | stream, changed)
 
     def few(self, *, token: str, cookies: str) -> httpx.Headers:
         """Sign-in and profile: hardly any (2)."""
@@ -56,6 +62,10 @@ class SiteHeaders:
     def stream(self, *, token: str, cookies: str) -> httpx.Headers:
         """For completions."""
         return _timed(_signed(self._stream, token, cookies))
+
+
+def _changed(ours: dict[str, str], changed: Mapping[str, str]) -> httpx.Headers:
+    return httpx.Headers({name: value for name, value in (ours | {**changed}).items() if value})
 
 
 def _signed(base: httpx.Headers, token: str, cookies: str) -> httpx.Headers:

@@ -526,6 +526,22 @@ async def test_the_headers_are_those_of_the_site() -> None:
     assert completion.line == "POST /api/v2/chat/completions?chat_id=c1 HTTP/1.1"
 
 
+async def test_an_operators_headers_stand_in_place_of_ours() -> None:
+    """The site changes its front end now and then, and refuses writes of an older one (2)."""
+    changed = '{"Version": "0.3.1", "bx-ua": "231!x", "sec-ch-ua": "", "user-agent": "Mine/1"}'
+    async with serving(a_chat, site_headers=changed) as (upstream, server):
+        await upstream.open_chat(SESSION, model=MODEL, chat_type="t2t")
+        async with upstream.stream_completion(SESSION, "c1", body_for("c1")):
+            pass
+    for request in server.requests:
+        assert request.header("version") == "0.3.1"
+        assert request.header("bx-ua") == "231!x"
+        assert request.header("sec-ch-ua") is None
+        assert request.header("user-agent") == "Mine/1"
+        assert request.header("source") == "web"
+        assert request.head.lower().count(b"\r\nversion:") == 1
+
+
 @pytest.mark.parametrize(
     ("of_all", "of_one", "sent"),
     [

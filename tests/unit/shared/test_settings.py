@@ -77,12 +77,14 @@ CONTRACT = {
     "CLI_BASE_URL": "",
     "CLI_API_KEYS": "",
 }
+# What the contract is silent about (issue 3: headers from configuration).
+OURS = {"SITE_HEADERS": "{}"}
 
 
 def test_the_example_holds_every_name_of_the_contract_with_its_default() -> None:
     lines = settings.render_env().splitlines()
     pairs = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    assert pairs == CONTRACT
+    assert pairs == CONTRACT | OURS
 
 
 def test_the_example_as_it_is_changes_nothing(tmp_path: Path) -> None:
@@ -93,7 +95,7 @@ def test_the_example_as_it_is_changes_nothing(tmp_path: Path) -> None:
 def test_the_table_of_the_readme_has_a_row_per_setting() -> None:
     rows = settings.render_table().splitlines()
     named = [row for row in rows if re.match(r"\| `[A-Z_]+` \|", row)]
-    assert len(named) == len(CONTRACT)
+    assert len(named) == len(CONTRACT | OURS)
     assert all(row.replace(r"\|", "").count("|") == 4 for row in rows)
 
 
@@ -136,6 +138,11 @@ def test_the_table_of_the_readme_has_a_row_per_setting() -> None:
         ("MODEL_ALIASES", "[]", "MODEL_ALIASES: expected a JSON object"),
         ("MODEL_ALIASES", "nonsense", "MODEL_ALIASES: expected a JSON object"),
         ("MODEL_ALIASES", '{"":"x"}', "MODEL_ALIASES: empty names"),
+        ("SITE_HEADERS", "version=1", "SITE_HEADERS: expected a JSON object"),
+        ("SITE_HEADERS", '{"version": 1}', "SITE_HEADERS: expected a JSON object"),
+        ("SITE_HEADERS", '{"a b": "c"}', "SITE_HEADERS: 'a b' is no name of a header"),
+        ("SITE_HEADERS", '{"Cookie": "a=b"}', "SITE_HEADERS: cookie is the gateway's own"),
+        ("SITE_HEADERS", '{"bx-v": "1\\r\\nhost: x"}', "SITE_HEADERS: the value of bx-v is not"),
         ("ACCOUNTS", "a@b.c:pw,nobody", "ACCOUNTS: entry 2 is not"),
         ("SECRET_KEY", "short", "SECRET_KEY: expected at least 32 characters, got a secret value"),
         ("DATA_SAVE_MODE", "redis", "REDIS_URL: required with DATA_SAVE_MODE=redis"),
