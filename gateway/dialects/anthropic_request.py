@@ -187,7 +187,13 @@ def _read_max_tokens(given: int | None) -> int | None:
 
 def _read_ignored(given: _Request, offered: OfferedTools) -> tuple[str, ...]:
     unheeded = (name for name in _Unheeded.__struct_fields__ if asks(getattr(given, name)))
-    return (*unheeded, *offered.ignored)
+    hosted = dict.fromkeys(
+        f"messages[].content[].{block.type}"
+        for message in given.messages or ()
+        for block in (message.content if isinstance(message.content, list) else ())
+        if _is_hosted(block)
+    )
+    return (*unheeded, *hosted, *offered.ignored)
 
 
 # -- how to answer
@@ -301,6 +307,24 @@ _SAID_BY = {
 }
 
 
+# What else runs on Anthropic's servers leaves in a history that began there. An agent sends it with
+# every request, so it is left out and named instead of refused.
+_HOSTED = {
+    "mcp_tool_use",
+    "mcp_tool_result",
+    "web_fetch_tool_result",
+    "code_execution_tool_result",
+    "bash_code_execution_tool_result",
+    "text_editor_code_execution_tool_result",
+    "tool_search_tool_result",
+    "advisor_tool_result",
+}
+
+
+def _is_hosted(block: _Block) -> bool:
+    return block.type in _HOSTED
+
+
 class _Blocks:
     """Reads the blocks of one message; `path` is their list's."""
 
@@ -325,6 +349,8 @@ class _Blocks:
                 yield ReasoningPart(block.thinking or "")
             case "redacted_thinking" | "server_tool_use":
                 pass  # the one says nothing to anybody else; the other's result says all
+            case _ if _is_hosted(block):
+                pass
             case "tool_use":
                 yield _read_call(block, path)
             case "tool_result":

@@ -304,6 +304,25 @@ def test_a_search_of_an_earlier_turn_is_told_again_with_its_numbers() -> None:
     )
 
 
+def test_what_hosted_tools_left_in_a_history_is_left_out_and_named_once() -> None:
+    use: Json = {"type": "server_tool_use", "id": "s", "name": "web_fetch", "input": {}}
+    result: Json = {"type": "web_fetch_tool_result", "tool_use_id": "s", "content": {"type": "x"}}
+    code: Json = {
+        "type": "code_execution_tool_result",
+        "tool_use_id": "c",
+        "content": {"type": "y"},
+    }
+    said: Json = {"type": "text", "text": "Read."}
+    request = read(
+        messages=[*HI, {"role": "assistant", "content": [use, result, result, code, said]}, *HI]
+    )
+    assert request.messages[1].parts == (TextPart("Read."),)
+    assert request.ignored == (
+        "messages[].content[].web_fetch_tool_result",
+        "messages[].content[].code_execution_tool_result",
+    )
+
+
 @pytest.mark.parametrize("field", ["output_config", "output_format"])
 def test_a_schema_for_the_answer_is_read_and_strict(field: str) -> None:
     schema: Json = {"type": "object", "properties": {"a": {"type": "integer"}}}
