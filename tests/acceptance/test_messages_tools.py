@@ -11,6 +11,7 @@ from anthropic import beta_tool
 from anthropic.types import Message, MessageParam, ToolParam, ToolUseBlock
 
 from tests.fakes.chat import MODEL, directive
+from tests.fakes.frames import Json, read_anthropic_reply, read_anthropic_stream
 from tests.fakes.messages import ask, asking, blocks_of, frames_of
 from tests.fakes.stack import Stack
 
@@ -258,6 +259,22 @@ def test_a_long_argument_starts_to_arrive_before_the_upstream_has_written_it(sta
     ]
     assert len(deltas) > 10
     assert msgspec.json.decode("".join(deltas)) == {"city": text}
+
+
+@BOTH
+@pytest.mark.parametrize("form", ["hermes", "xml", "openai", "unclosed"])
+def test_a_call_is_the_same_however_the_upstreams_bytes_are_cut(
+    stack: Stack, form: str, stream: bool
+) -> None:
+    given: Json = {"say": "I look. ", "call": "get_time", "args": {"city": "Tromsø 🙂"}}
+    read = read_anthropic_stream if stream else read_anthropic_reply
+    cuts: list[Json] = [{}, {"cut": 1}, {"cut": 7}, {"burst": 1000}]
+    for cut in cuts:
+        stack.sim.next(operation="completions", call_form=form, **given, **cut)
+        found = read(ask(stack, tools=TOOLS, stream=stream).content)
+        assert (found.text, found.finish) == ("I look.", "tool_use"), cut
+        [(_, name, arguments)] = found.tool_calls
+        assert (name, arguments) == ("get_time", '{"city":"Tromsø 🙂"}')
 
 
 @BOTH
