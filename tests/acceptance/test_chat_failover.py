@@ -381,6 +381,23 @@ def test_the_retry_count_bounds_the_attempts(stack: Stack, stream: bool) -> None
     assert sorted(attempts(stack)) == stack.emails
 
 
+def test_further_attempts_come_after_a_pause_that_doubles_and_is_never_quite_the_same() -> None:
+    """A fleet that failed in step must not come back in step: half to the whole of
+    `CHAT_RETRY_BACKOFF_MS`, then twice that."""
+    first_pauses, second_pauses = [], []
+    with Stack(environment={"CHAT_RETRY_BACKOFF_MS": "400"}) as stack:
+        for _ in range(6):
+            stack.clear()
+            stack.sim.next(operation="completions", fail="nonsense", times=0)
+            assert ask(stack).status_code == 502
+            at = [one["at"] for one in stack.sim.recorded("completions")]
+            assert len(at) == 3
+            first_pauses.append(at[1] - at[0])
+            second_pauses.append(at[2] - at[1])
+    assert 0.2 <= min(first_pauses) < 0.4
+    assert 0.4 <= min(second_pauses) < 0.8
+
+
 def test_failing_over_goes_on_after_a_comment_has_gone_out(stack: Stack) -> None:
     """contract.md 4: comments and pings are not events."""
     stack.sim.next({"operation": "completions", "latency_ms": 950, "fail": "internal_error"},

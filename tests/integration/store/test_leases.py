@@ -7,6 +7,7 @@ import pytest
 
 from shared.errors import AccountsExhausted, LoginFailed, NoAccount, NotFound, UpstreamBlocked
 from shared.sealing import Sealer
+from shared.settings import Settings
 from shared.store.leases import (
     CAPABILITIES,
     COMMON_FAILURE_CAP_SECONDS,
@@ -47,6 +48,22 @@ async def test_an_account_is_lent_and_comes_back(store: Store) -> None:
     assert await store.leases.release(lease, SERVED)
     assert (await store.pool_state()).leases_in_flight == 0
     assert (await store.accounts.get(email(0))).in_flight == 0
+
+
+async def test_a_turn_asks_redis_twice(settings: Settings) -> None:
+    """Once for everything that lending means, once for everything that giving back means."""
+    asked: list[str] = []
+    async with Store(settings, observe=lambda name, seconds, ok: asked.append(name)) as store:
+        await store.accounts.add_missing(entries(3, proxy="http://proxy:1"))
+        await store.leases.release(await store.leases.lend("chat"))  # the server knows the scripts
+        asked.clear()
+        lease = await store.leases.lend("chat", wait_seconds=5, tried=frozenset({email(1)}))
+        assert asked == ["lease_acquire"]
+        resting = Cooldown(reason="burst", seconds=60)
+        rests = EgressRest(reason="firewall", seconds=60)
+        told = Outcome(cooldown=resting, egress_rest=rests, token_rejected=True, error_code="x")
+        assert await store.leases.release(lease, told)
+        assert asked == ["lease_acquire", "lease_release"]
 
 
 async def test_a_lease_carries_what_a_request_needs_in_clear(store: Store) -> None:
