@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from shared.store import keys
 from tests.fakes.components import requires_component
 from tests.fakes.processes import (
     ROOT,
@@ -24,7 +25,10 @@ from tests.fakes.processes import (
     status_of,
     wait_until_gone,
 )
+from tests.fakes.redis_server import RedisServer, redis_server, redis_url
 from tests.fakes.stack import eventually
+
+__all__ = ["redis_server", "redis_url"]
 
 DEMO = [sys.executable, "-m", "deploy.local", "demo"]
 RUN = [sys.executable, "-m", "deploy.local", "run"]
@@ -362,6 +366,18 @@ def test_the_embedded_redis_is_reached_through_its_socket_alone(demo: Watched) -
     [unix] = [c for c in redis.net_connections("unix") if str(c.laddr).endswith("redis.sock")][:1]
     assert stat.S_IMODE(Path(str(unix.laddr)).stat().st_mode) == 0o700
     assert stat.S_IMODE(Path(str(unix.laddr)).parent.stat().st_mode) == 0o700
+
+
+def test_an_outer_redis_takes_the_place_of_the_embedded_one(
+    offline: dict[str, str], tmp_path: Path, redis_server: RedisServer, redis_url: str
+) -> None:
+    shared = {"REDIS_URL": redis_url, "SECRET_KEY": "s" * 32, "API_KEY": "sk-of-every-host"}
+    with Watched.start(RUN, {**offline, **shared}, directory=tmp_path) as launcher:
+        url = launcher.wait_for_line("Base URL")
+        assert launcher.member(REDIS) is None
+        assert status_of(f"{url}/readyz") == 200
+        assert redis_server.command("EXISTS", keys.schema()) == b":1\r\n"
+        assert not (tmp_path / "data" / "redis").exists()
 
 
 @requires_component("redis-server")
