@@ -26,17 +26,20 @@ class Opened(Protocol):
 
 
 S = TypeVar("S", bound=Opened)
+Work = Callable[[S], Awaitable[None]]
 
 
 class Beside(Generic[S]):
-    """`begin` from any thread; `stop` once, and nothing begins any more.
+    """`begin` from any thread, until `stop`.
 
     Args:
         share: makes what the work shares; called in the loop's thread.
+        most: how much runs at once.
     """
 
-    def __init__(self, share: Callable[[], S]) -> None:
+    def __init__(self, share: Callable[[], S], *, most: int) -> None:
         self._share = share
+        self._places = threading.Semaphore(most)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._within_seconds = STOP_SECONDS
@@ -45,8 +48,8 @@ class Beside(Generic[S]):
         self._thread = threading.Thread(target=self._run, name="lasting jobs", daemon=True)
         self._thread.start()
 
-    def begin(self, work: Callable[[S], Awaitable[None]]) -> None:
-        """Run `work` beside all the others.
+    def begin(self, work: Work[S], *, otherwise: Work[S]) -> None:
+        """Run `work` beside all the others; `otherwise` when there are `most` of them.
 
         Raises:
             RuntimeError: what the work shares could not be opened.
@@ -54,14 +57,24 @@ class Beside(Generic[S]):
         self._ready.wait()
         if self._loop is None:
             raise RuntimeError("lasting jobs can't run here")
-        self._loop.call_soon_threadsafe(self._start, work)
+        if self._places.acquire(blocking=False):
+            self._loop.call_soon_threadsafe(self._start, work, self._places.release)
+        else:
+            self._loop.call_soon_threadsafe(self._start, otherwise, _nothing)
+
+    def ask_to_stop(self, *, within_seconds: float = STOP_SECONDS) -> None:
+        """Nothing begins any more; what runs may end by itself for that long, then it is cancelled.
+
+        Returns at once, and may be called by a signal's handler.
+        """
+        self._within_seconds = within_seconds
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
 
     def stop(self, *, within_seconds: float = STOP_SECONDS) -> None:
-        """Let what runs end by itself for that long, then cancel it; returns when all is closed."""
+        """Like `ask_to_stop`, and all is closed when it returns."""
         self._ready.wait()
-        if self._loop is not None:
-            self._within_seconds = within_seconds
-            self._loop.call_soon_threadsafe(self._stopping.set)
+        self.ask_to_stop(within_seconds=within_seconds)
         self._thread.join()
 
     def _run(self) -> None:
@@ -85,14 +98,21 @@ class Beside(Generic[S]):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _start(self, work: Callable[[S], Awaitable[None]]) -> None:
+    def _start(self, work: Work[S], leave: Callable[[], None]) -> None:
+        if self._stopping.is_set():
+            return  # its claim lapses, and another process begins it
         task = asyncio.ensure_future(self._watched(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: leave())
 
-    async def _watched(self, work: Callable[[S], Awaitable[None]]) -> None:
+    async def _watched(self, work: Work[S]) -> None:
         try:
             await work(self._shared)
         except Exception:
             # Its claim lapses and it is due again.
             log.exception("a lasting job broke")
+
+
+def _nothing() -> None:
+    """What is done at once takes no place."""

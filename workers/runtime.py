@@ -39,6 +39,10 @@ log = logging.getLogger(__name__)
 EXTEND_SECONDS = 1.0
 """How often a lasting job says that it lives, and hears whether it was cancelled."""
 
+PUT_OFF_SECONDS = 2.0
+MOST_BESIDE = 64
+"""Lasting jobs in one process: what waits for an account must not crowd out everybody else."""
+
 P = ParamSpec("P")
 
 
@@ -151,7 +155,7 @@ def lasting_job(
                 lambda resources: run(resources, *arguments, **named),
                 given_up=lambda resources: given_up(resources, *arguments, **named),
             )
-            beside().begin(step.perform)
+            beside().begin(step.perform, otherwise=step.put_off)
 
         return begin
 
@@ -169,17 +173,25 @@ def beside() -> Beside[Resources]:
     global _beside
     if _beside is None:
         settings = configured()
-        _beside = Beside(lambda: Resources(settings))
+        _beside = Beside(lambda: Resources(settings), most=MOST_BESIDE)
     return _beside
 
 
 _beside: Beside[Resources] | None = None
 
 
-def finish() -> None:
+def ask_to_finish() -> None:
     """Lasting jobs get a moment to end; then they are due again, for another process."""
     if _beside is not None:
+        _beside.ask_to_stop()
+
+
+def finish() -> None:
+    """Like `ask_to_finish`, and done when it returns."""
+    global _beside
+    if _beside is not None:
         _beside.stop()
+        _beside = None
 
 
 Work = Callable[[Resources], Awaitable[None]]
@@ -205,6 +217,10 @@ class Perform:
     async def perform(self, resources: Resources) -> None:
         with context(job=self._name, step=self._step_id):
             await self._perform(resources)
+
+    async def put_off(self, resources: Resources) -> None:
+        """Nothing was begun: this process has its hands full, another one may not."""
+        await resources.due.again(self._step_id, delay_seconds=PUT_OFF_SECONDS, counted=False)
 
     async def _perform(self, resources: Resources) -> None:
         due, step_id = resources.due, self._step_id

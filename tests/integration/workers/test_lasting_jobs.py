@@ -36,7 +36,7 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
 @pytest.fixture
 def beside(settings: Settings) -> Iterator[Beside[Resources]]:
     """One process's loop of lasting jobs."""
-    beside = Beside(lambda: Resources(settings))
+    beside = Beside(lambda: Resources(settings), most=100)
     yield beside
     beside.stop(within_seconds=0)
 
@@ -50,7 +50,7 @@ def begin(beside: Beside[Resources], what: str, step_id: str = "s") -> None:
     body = lasting_job.run.__wrapped__  # type: ignore[attr-defined]  # set by functools.wraps
     given_up = lasting_job.given_up
     perform = Perform(body, step_id, lambda r: body(r, what), given_up=lambda r: given_up(r, what))
-    beside.begin(perform.perform)
+    beside.begin(perform.perform, otherwise=perform.put_off)
 
 
 async def noted(store: Store, *lines: str, within_seconds: float = 5.0) -> None:
@@ -83,7 +83,9 @@ async def test_what_lasts_longer_than_its_claim_runs_once(
         await asyncio.sleep(CLAIM_SECONDS * 1.4 / 20)
         assert await store.due.take(1) == []
     await noted(store, f"begun {seconds}", f"ended {seconds}")
-    assert await store.due.counts() == {}
+    async with asyncio.timeout(2):
+        while await store.due.counts():
+            await asyncio.sleep(0.01)
 
 
 async def test_many_run_beside_each_other(store: Store, beside: Beside[Resources]) -> None:
@@ -112,7 +114,7 @@ async def test_one_whose_process_stops_is_due_again_at_once_and_that_was_no_try(
     await store.due.add(step("endless"))
     for _ in range(4):  # more often than it may be interrupted
         assert (await take(store, within_seconds=0.5)).tries == 1
-        beside = Beside(lambda: Resources(settings))
+        beside = Beside(lambda: Resources(settings), most=100)
         begin(beside, "endless")
         await asyncio.sleep(0.1)
         await asyncio.to_thread(beside.stop, within_seconds=0)
@@ -122,7 +124,7 @@ async def test_one_whose_process_stops_is_due_again_at_once_and_that_was_no_try(
 async def test_a_stop_lets_what_ends_soon_end(store: Store, settings: Settings) -> None:
     await store.due.add(step("0.3"))
     await take(store)
-    beside = Beside(lambda: Resources(settings))
+    beside = Beside(lambda: Resources(settings), most=100)
     begin(beside, "0.3")
     await noted(store, "begun 0.3")
     await asyncio.to_thread(beside.stop, within_seconds=5)
@@ -155,3 +157,29 @@ async def test_one_that_fails_is_tried_again_and_then_given_up(
         await asyncio.sleep(0.1)
     await noted(store, "begun broken", "begun broken", "given up broken")
     assert await store.due.take(1) == []
+
+
+async def test_a_process_takes_no_more_than_it_can_carry_and_puts_the_rest_off(
+    store: Store, settings: Settings
+) -> None:
+    """Through the function that RQ calls."""
+    runtime.configure(settings)
+    count = runtime.MOST_BESIDE + 3
+    try:
+        for number in range(count):
+            await store.due.add(step("1.5", f"s{number}"))
+            await take(store)
+            await asyncio.to_thread(lasting_job.run, f"s{number}", "1.5")
+        await noted(store, *["begun 1.5"] * runtime.MOST_BESIDE, within_seconds=1.4)
+        assert len(await store.due.take(count)) == 0
+        await noted(
+            store, *["begun 1.5"] * runtime.MOST_BESIDE, *["ended 1.5"] * runtime.MOST_BESIDE
+        )
+        async with asyncio.timeout(runtime.PUT_OFF_SECONDS + 1):
+            taken: list[Step] = []
+            while len(taken) < 3:
+                taken += await store.due.take(count)
+                await asyncio.sleep(0.01)
+        assert [one.tries for one in taken] == [1, 1, 1]
+    finally:
+        await asyncio.to_thread(runtime.finish)
