@@ -54,6 +54,9 @@ DUE: Final = "gw:{due}"
 # And for stored responses.
 RESPONSES: Final = "gw:{responses}"
 
+# And for the ledger.
+LEDGER: Final = "gw:{ledger}"
+
 # Channels, not keys. A process with waiters listens on its own; its messages are waiters.
 WAKE_CHANNEL: Final = "gw:wake:"
 # Its messages are accounts whose login has just ended, well or not.
@@ -295,6 +298,50 @@ responses_sizes = Key(
     owner="responses",
     ttl="30 d after the last",
     holds="response → its bytes; `total` → their sum, bounded: the oldest give way",
+)
+
+# -- the ledger: what became of every request
+ledger_written = Key(
+    "gw:{ledger}:written:<process>",
+    type="string",
+    owner="ledger",
+    ttl="1 d after the last",
+    holds="number of the process's newest write: one that is sent again is skipped",
+)
+ledger_sums = Key(
+    "gw:{ledger}:sums:<by>:<day>",
+    type="hash",
+    owner="ledger",
+    ttl="until the day (since 1970) is 90 days old",
+    holds="account, key id or model → `requests input output failures` of that UTC day",
+)
+ledger_keys = Key(
+    "gw:{ledger}:keys",
+    type="hash",
+    owner="ledger",
+    ttl=KEPT,
+    holds="key id → the name the API key had when it was last used",
+)
+ledger_requests = Key(
+    "gw:{ledger}:requests",
+    type="stream",
+    owner="ledger",
+    ttl=KEPT,
+    holds="the newest 10,000 requests: when one ended (ms), and its record as JSON",
+)
+ledger_uses = Key(
+    "gw:{ledger}:uses:<account>",
+    type="list",
+    owner="ledger",
+    ttl="90 d after the last",
+    holds="the account's newest 20 uses: `<ended at, ms> <JSON>`",
+)
+ledger_errors = Key(
+    "gw:{ledger}:errors:<account>",
+    type="list",
+    owner="ledger",
+    ttl="90 d after the last",
+    holds="its newest 10 uses that failed, as above",
 )
 
 # -- steps that are due

@@ -26,9 +26,12 @@ from shared.store.counts import Counts
 from shared.store.due import Due
 from shared.store.idempotency import RUN_TTL_SECONDS, Idempotency
 from shared.store.leases import Leases
+from shared.store.ledger import FLUSH_SECONDS, Ledger
 from shared.store.limits import Limits
 from shared.store.logins import Logins
+from shared.store.requests import Requests
 from shared.store.responses import Responses
+from shared.store.usage import Usage
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +81,9 @@ class Store:
         self.responses = Responses(self.connection, self.sealer)
         self.due = Due(self.connection)
         self.counts = Counts(self.connection)
+        self.ledger = Ledger(self.connection)
+        self.usage = Usage(self.connection)
+        self.requests = Requests(self.connection)
         self._lease_seconds = settings.lease_ttl_seconds / 3
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -96,12 +102,14 @@ class Store:
             _repeat("leases", self._lease_seconds, self.leases.extend_all),
             _repeat("runs", RUN_TTL_SECONDS / 3, self.idempotency.extend_all),
             _repeat("api keys", WATCH_SECONDS, self.api_keys.look),
+            _repeat("ledger", FLUSH_SECONDS, self.ledger.flush),
         ]
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.ledger.close()
         await self.leases.close()
         await self.logins.close()
         await self.connection.close()

@@ -7,6 +7,8 @@ Arguments: the settings as JSON, then what to do. Each line on stdout is one thi
     turns <count>        so many turns at once, each again and again until stdin closes, with pauses;
                          who uses an account is in the set `test:users:<account>`, the highest number
                          ever seen there in the hash `test:most`
+    entries <count>      so many entries of the ledger at once, again and again until stdin closes;
+                         a line with `<count>` for each time all of them were written
 """
 
 import asyncio
@@ -19,6 +21,7 @@ import msgspec
 from shared.errors import NoAccount
 from shared.settings import Settings
 from shared.store.leases import SERVED
+from shared.store.ledger import Entry, Record, Use
 from shared.store.store import Store
 
 # Notes one more user of an account and keeps the highest number, as an outside witness.
@@ -49,6 +52,34 @@ async def main(settings: Settings, work: str, count: int) -> None:
             print("begun", flush=True)
             closed = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
             await asyncio.gather(*(turns(store, closed) for _ in range(count)))
+        elif work == "entries":
+            print("begun", flush=True)
+            closed = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
+            while not closed.done():
+                await asyncio.gather(*(write_entry(store, number) for number in range(count)))
+                print(count, flush=True)
+
+
+async def write_entry(store: Store, number: int) -> None:
+    """One turn that used 10 and 3 tokens."""
+    use = Use(
+        account=f"a{number}@example.org",
+        request_id="r",
+        model="m",
+        input_tokens=10,
+        output_tokens=3,
+    )
+    record = Record(
+        request_id="r",
+        route="/v1/x",
+        status=200,
+        total_ms=1.0,
+        key_id="k1",
+        model="m",
+        input_tokens=10,
+        output_tokens=3,
+    )
+    await store.ledger.write(Entry(record=record, key_name="ci", model="m", uses=(use,)))
 
 
 async def turns(store: Store, closed: asyncio.Task[str]) -> None:
