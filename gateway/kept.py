@@ -6,6 +6,7 @@ Knows: stored responses. Does not know: dialects, HTTP.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import msgspec
 
@@ -91,10 +92,12 @@ class KeptTurn:
         look: Callable[[], Awaitable[StoredResponse]],
         *,
         begin: Callable[[], Awaitable[object]] | None = None,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self.stopwatch = Stopwatch()
         self._look = look
         self._begin = begin
+        self._look_seconds = look_seconds
 
     async def run(self, emit: Emit) -> None:
         if self._begin is not None:
@@ -107,13 +110,18 @@ class KeptTurn:
             try:
                 stored = await self._look()
             except NotFound:
-                return [TurnFailed(KeptFailure(Failure(404, "not_found", "It was deleted.")))]
+                return [TurnFailed(KeptFailure(_DELETED))]
             except StoreUnavailable:
                 pass  # an open stream goes on; Redis may be back the next time
             else:
                 if stored.ended:
                     return list(events_of(stored))
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self._look_seconds)
+
+
+# A stream has no ending of its own for these; they are no fault of the request.
+_CANCELLED: Final = Failure(500, "cancelled", "The response was cancelled.")
+_DELETED: Final = Failure(500, "deleted", "The response was deleted.")
 
 
 def events_of(stored: StoredResponse) -> list[Event]:
@@ -122,7 +130,7 @@ def events_of(stored: StoredResponse) -> list[Event]:
     said = [] if result.reply is None else _said(result.reply, whole=stored.status == "completed")
     if stored.status == "completed" and result.reply is not None:
         return [*said, TurnEnd(result.reply.reason, result.reply.usage, result.reply.stop_sequence)]
-    failure = result.failure or Failure(409, "conflict", "It was cancelled.")
+    failure = result.failure or _CANCELLED
     return [*said, TurnFailed(KeptFailure(failure), result.reply.usage if result.reply else None)]
 
 
