@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 # Targets that ask for tests or tools install the development lock, which holds the runtime's too.
 RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
+CLIENTS := $(VENV)/clients/.installed
 
 # `run` and `demo` are one simple command each: make passes SIGTERM on to such a command only.
 
@@ -54,6 +55,11 @@ golden: $(DEVELOPMENT) ## write the golden files anew; read the difference befor
 bench: $(DEVELOPMENT) ## the load rig and its report
 	@$(BIN)/python -m tests.bench
 
+.PHONY: clients
+clients: $(DEVELOPMENT) $(CLIENTS) ## real agents and SDKs end to end; writes the compatibility table
+	@REQUIRE_COMPONENTS=1 $(BIN)/python -m pytest tests/clients --write-seen $(PYTEST_ARGS); \
+		status=$$?; $(BIN)/python -m deploy.docs write && exit $$status
+
 .PHONY: soak
 soak: $(DEVELOPMENT) ## the kill loops and the long run in full counts, with a report
 	@$(BIN)/python -m tests.soak
@@ -81,6 +87,17 @@ $(DEVELOPMENT): requirements-dev.txt requirements.txt $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
 		--require-hashes -r requirements-dev.txt >&2
 	@touch $(RUNTIME) $@
+
+# `npm ci` refuses this lock: Qwen Code names optional packages that were never published. `install`
+# keeps to the lock otherwise, and checks its hashes.
+$(CLIENTS): tests/clients/package.json tests/clients/package-lock.json $(BIN)/python
+	@command -v npm >/dev/null || { \
+		echo "npm with Node >= 20 is needed: https://nodejs.org (Debian: apt-get install npm)" >&2; \
+		exit 1; \
+	}
+	@mkdir -p $(@D) && cp tests/clients/package.json tests/clients/package-lock.json $(@D)
+	@npm install --prefix $(@D) --no-save --no-audit --no-fund --loglevel=error >&2
+	@touch $@
 
 # PYTHON=… chooses another one; otherwise the first that is new enough and can make environments.
 $(BIN)/python:

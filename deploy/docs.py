@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from deploy import clients
 from shared import settings
 from shared.store import keys
 
@@ -19,6 +20,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 SECTIONS: Final[Mapping[str, Callable[[], str]]] = {
     "settings": settings.render_table,
     "keys": keys.markdown_table,
+    "clients": clients.markdown_table,
 }
 
 # Files whose marked sections are generated; one that isn't there yet has none.
