@@ -58,6 +58,7 @@ class _Item(msgspec.Struct):
     name: str | None = None
     arguments: str | None = None
     input: str | None = None
+    tools: list["_Tool"] | None = None
     output: str | list[ContentPart] | None = None
 
 
@@ -353,6 +354,8 @@ def _read_input(given: str | list[_Item] | None) -> _Input:
             if not item.id:
                 raise BadRequest(f"{path}.id is missing", param=f"{path}.id")
             read.references.append(Reference(item.id, len(read.items), f"{path}.id"))
+        elif kind == _MORE_TOOLS:
+            pass  # read with the others: see `_read_tools`
         elif kind in _OF_HOSTED_TOOLS:
             read.ignored.append(f"{path}.{kind}")
         else:
@@ -369,6 +372,8 @@ def _kind(item: _Item) -> str:
     return "message" if item.role else "item_reference"
 
 
+_MORE_TOOLS = "additional_tools"
+
 # What the histories of hosted tools hold. Agents send them with every request; nobody here made
 # them, and nobody here can read them.
 _OF_HOSTED_TOOLS = frozenset(
@@ -377,7 +382,7 @@ _OF_HOSTED_TOOLS = frozenset(
         "image_generation_call", "local_shell_call", "local_shell_call_output", "shell_call",
         "shell_call_output", "apply_patch_call", "apply_patch_call_output", "mcp_list_tools",
         "mcp_approval_request", "mcp_approval_response", "mcp_call", "tool_search_call",
-        "tool_search_output", "compaction", "program", "program_output", "additional_tools",
+        "tool_search_output", "compaction", "program", "program_output",
         "configuration_update",
     }
 )  # fmt: skip
@@ -457,6 +462,10 @@ def _read_tools(given: _Request) -> _Offered:
     read = _ToolsReader()
     for index, tool in enumerate(given.tools or ()):
         read.tool(tool, f"tools[{index}]")
+    for at, item in enumerate(given.input if isinstance(given.input, list) else ()):
+        # Codex offers its tools there when it knows the model's name.
+        for index, tool in enumerate(item.tools or () if item.type == _MORE_TOOLS else ()):
+            read.tool(tool, f"input[{at}].tools[{index}]")
     offered = read.offered()
     return offered if given.tool_choice is None else _choose(offered, given.tool_choice)
 
@@ -484,7 +493,7 @@ class _ToolsReader:
 
     def offered(self) -> _Offered:
         if self._hosted and not (self._tools or self._search or self._offline):
-            param, _, kind = self._hosted[0].partition(".")
+            param, _, kind = self._hosted[0].rpartition(".")
             raise BadRequest(f"{param}.type: {kind} tools don't run here", param=f"{param}.type")
         return _Offered(
             tuple(self._tools),

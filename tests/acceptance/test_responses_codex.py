@@ -114,6 +114,24 @@ def test_codex_gets_a_patch_as_free_text(stack: Stack, tmp_path: Path) -> None:
     assert patch in second, "and the call stands in the history as it was written"
 
 
+def test_codex_runs_code_that_runs_its_tools(stack: Stack, tmp_path: Path) -> None:
+    """For the newest names it knows it offers one tool that takes code, in its input."""
+    code = 'const r = await tools.exec_command({cmd: "echo one"}); text(r.output);'
+    said = (
+        "<tool_call>\n<function=functions.exec>\n<parameter=input>\n"
+        f"{code}\n</parameter>\n</function>\n</tool_call>"
+    )
+    stack.sim.next(
+        {"operation": "completions", "say": said, "frames": 20},
+        {"operation": "completions", "say": "It said one."},
+    )
+    told = run_codex(stack, tmp_path, model="gpt-6.1-sol")
+    [executed] = items(told, "command_execution")
+    assert (executed["aggregated_output"], executed["exit_code"]) == ("one\n", 0)
+    assert [one["text"] for one in items(told, "agent_message")] == ["It said one."]
+    assert code in stack.sim.prompts()[1]
+
+
 def test_codex_calls_a_tool_of_a_namespace(stack: Stack, tmp_path: Path) -> None:
     """It answers by the name and namespace that it declared; an unknown agent is its own error."""
     stack.sim.next(

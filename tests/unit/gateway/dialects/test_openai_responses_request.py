@@ -230,6 +230,24 @@ def test_the_tools_of_a_namespace_are_called_by_their_whole_names() -> None:
     }
 
 
+def test_tools_that_stand_in_the_input_are_tools() -> None:
+    """Codex offers them there when it knows the model's name (seen 2026-11)."""
+    more = {"type": "additional_tools", "role": "developer", "tools": [AGENTS, PATCH]}
+    request = read(input=[more, {"role": "user", "content": "a"}], tools=[WEATHER])
+    assert [tool.name for tool in request.tools] == [
+        "get_weather",
+        "agents.spawn",
+        "agents.note",
+        "apply_patch",
+    ]
+    assert request.messages == (user("a"),)
+    assert request.ignored == ()
+    hosted = more | {"tools": [{"type": "mcp"}]}
+    assert refused(input=[hosted, {"role": "user", "content": "a"}]).param == (
+        "input[0].tools[0].type"
+    )
+
+
 def test_a_call_in_a_namespace_is_read_back_by_its_whole_name() -> None:
     call = {"type": "function_call", "call_id": "c", "namespace": "agents", "name": "spawn"}
     request = read(input=[{"role": "user", "content": "a"}, call])
