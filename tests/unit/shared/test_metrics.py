@@ -31,6 +31,10 @@ CONTRACT_FAMILIES = {
     "batch_lines": ("outcome",),
 }
 
+# What the contract is silent about.
+OURS = {"corrections": ("kind",)}
+FAMILIES = CONTRACT_FAMILIES | OURS
+
 
 def families(page: bytes) -> dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]]:
     return {
@@ -44,17 +48,17 @@ def families(page: bytes) -> dict[str, dict[tuple[str, tuple[tuple[str, str], ..
 
 def test_every_family_of_the_contract_is_shown_before_its_first_sample(tmp_path: Path) -> None:
     shown = families(metrics.render(None, directory=str(tmp_path)))
-    assert set(shown) == {f"qwen_gateway_{name}" for name in CONTRACT_FAMILIES}
+    assert set(shown) == {f"qwen_gateway_{name}" for name in FAMILIES}
 
 
 def test_every_family_has_a_sentence_of_help(tmp_path: Path) -> None:
     page = metrics.render(None, directory=str(tmp_path)).decode()
     helps = re.findall(r"^# HELP (\S+) (.+)$", page, re.MULTILINE)
-    assert len(helps) == len(CONTRACT_FAMILIES)
+    assert len(helps) == len(FAMILIES)
     assert all(sentence.endswith(".") and "Multiprocess" not in sentence for _, sentence in helps)
 
 
-@pytest.mark.parametrize("name", sorted(CONTRACT_FAMILIES))
+@pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_a_family_has_the_labels_of_the_contract(name: str) -> None:
     declared = {
         **{
@@ -64,7 +68,7 @@ def test_a_family_has_the_labels_of_the_contract(name: str) -> None:
         },
         **{f"qwen_gateway_{name}": labels for name, _, labels in metrics._STATE_FAMILIES},
     }
-    assert tuple(declared[f"qwen_gateway_{name}"]) == CONTRACT_FAMILIES[name]
+    assert tuple(declared[f"qwen_gateway_{name}"]) == FAMILIES[name]
 
 
 def test_state_of_the_pool_is_what_the_caller_says() -> None:
