@@ -14,7 +14,6 @@ from gateway.session import Sessions
 from shared import metrics
 from shared.chat.models import Variant
 from shared.errors import Forbidden, RateLimited, Unauthorized
-from shared.settings import Settings
 from shared.store.api_keys import ApiKey
 from shared.store.store import Store
 
@@ -25,10 +24,9 @@ _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 class Gate:
     """Identifies callers and admits their requests. One per process."""
 
-    def __init__(self, *, settings: Settings, store: Store) -> None:
-        self._settings = settings
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._admin_key = next(iter(settings.api_keys), "")
+        self._admin_key = next(iter(store.settings.configured.api_keys), "")
         self.sessions = Sessions(store.sealer, admin_key=self._admin_key)
 
     async def identify(self, request: Request) -> ApiKey:
@@ -45,6 +43,7 @@ class Gate:
             )
         caller = await self._store.api_keys.find(key)
         request.scope["story"]["key"] = caller.name
+        request.scope["caller"] = caller
         return caller
 
     async def identify_admin(self, request: Request, *, csrf_token: str = "") -> ApiKey:
@@ -81,7 +80,7 @@ class Gate:
         """
         limit = caller.rate_limit_per_minute
         if limit is None:
-            limit = self._settings.rate_limit_per_minute
+            limit = self._store.settings.current.rate_limit_per_minute
         if not limit:
             return
         admission = await self._store.limits.take(caller.id, limit)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from starlette.requests import HTTPConnection
 
+from gateway.accounting import Accounting
 from gateway.auth import Gate
 from gateway.drain import Drain
 from gateway.responses import OpenAnswers
@@ -29,21 +30,23 @@ class Resources:
     def __init__(
         self, settings: Settings, *, drain_file: Path | None, metrics_directory: str | None
     ) -> None:
-        self.settings = settings
         self.metrics_directory = metrics_directory
         self.drain = Drain(drain_file)
         self.open_answers = OpenAnswers()
         self._returned = asyncio.Event()
         self.store = Store(settings, observe=metrics.observe_redis)
         self.upstream = Upstream(settings, observe=metrics.observe_upstream)
-        self.gate = Gate(settings=settings, store=self.store)
-        self.accounts = Accounts(settings=settings, store=self.store, upstream=self.upstream)
+        self.gate = Gate(self.store)
+        self.accounts = Accounts(store=self.store, upstream=self.upstream)
         self.catalogues = Catalogues(
-            settings=settings, store=self.store, accounts=self.accounts, upstream=self.upstream
+            store=self.store, accounts=self.accounts, upstream=self.upstream
         )
-        self.turns = Turns(
-            settings=settings, store=self.store, accounts=self.accounts, upstream=self.upstream
-        )
+        self.turns = Turns(store=self.store, accounts=self.accounts, upstream=self.upstream)
+
+    @property
+    def settings(self) -> Settings:
+        """Those in force now; one that begins something reads them once."""
+        return self.store.settings.current
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -59,6 +62,7 @@ class Resources:
             yield
         finally:
             await self.turns.close()
+            await self.accounting.close()
             await self.catalogues.close()
             for task in background:
                 task.cancel()

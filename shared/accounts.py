@@ -10,7 +10,7 @@ import time
 
 from shared import metrics
 from shared.errors import AccountDead, GatewayError, UpstreamBlocked
-from shared.settings import Settings, parse_accounts
+from shared.settings import parse_accounts
 from shared.store.leases import Lease
 from shared.store.logins import Claim, FreshToken
 from shared.store.outcome import EgressRest
@@ -36,8 +36,7 @@ EGRESS_REST = EgressRest(seconds=120)
 class Accounts:
     """Sessions for lent accounts. One per process."""
 
-    def __init__(self, *, settings: Settings, store: Store, upstream: Upstream) -> None:
-        self._settings = settings
+    def __init__(self, *, store: Store, upstream: Upstream) -> None:
         self._store = store
         self._upstream = upstream
 
@@ -60,7 +59,7 @@ class Accounts:
 
     async def add_from_environment(self) -> None:
         """Add the accounts of `ACCOUNTS`; one process does it, the others see it done."""
-        entries = parse_accounts(self._settings.accounts)
+        entries = parse_accounts(self._store.settings.configured.accounts)
         if entries:
             await self._store.accounts.add_missing(entries)
 

@@ -30,14 +30,7 @@ FIRST_LIST_SECONDS = 5
 class Catalogues:
     """The current catalogue. One per process."""
 
-    def __init__(
-        self, *, settings: Settings, store: Store, accounts: Accounts, upstream: Upstream
-    ) -> None:
-        self._settings = settings
-        self._aliases = settings.aliases
-        self._look_again_seconds = min(
-            LOOK_AGAIN_SECONDS, settings.models_cache_ttl or LOOK_AGAIN_SECONDS
-        )
+    def __init__(self, *, store: Store, accounts: Accounts, upstream: Upstream) -> None:
         self._store = store
         self._accounts = accounts
         self._upstream = upstream
@@ -46,6 +39,8 @@ class Catalogues:
         self._looked_at = 0.0
         self._look: asyncio.Task[None] | None = None
         self._stood_in: set[str] = set()
+        self._aliases_text = ""
+        self._aliases: dict[str, str] = {}
 
     async def current(self) -> Catalogue:
         """The newest list this process knows; waits only while the very first one is being read.
@@ -62,7 +57,7 @@ class Catalogues:
 
     def known(self) -> Catalogue | None:
         """The newest list this process knows, without waiting; None while there is none at all."""
-        if time.monotonic() - self._looked_at > self._look_again_seconds:
+        if time.monotonic() - self._looked_at > self._look_again_seconds():
             self._start_look()
         return self._current
 
@@ -72,7 +67,7 @@ class Catalogues:
         Raises:
             UnknownModel: nobody has that name.
         """
-        variant = catalogue.resolve(name, self._aliases)
+        variant = catalogue.resolve(name, self._current_aliases())
         missing = variant.standing_in_for
         if missing is not None and missing not in self._stood_in:
             self._stood_in.add(missing)
@@ -86,6 +81,19 @@ class Catalogues:
         if self._look is not None:
             self._look.cancel()
             await asyncio.gather(self._look, return_exceptions=True)
+
+    @property
+    def _settings(self) -> Settings:
+        return self._store.settings.current
+
+    def _look_again_seconds(self) -> float:
+        return min(LOOK_AGAIN_SECONDS, self._settings.models_cache_ttl or LOOK_AGAIN_SECONDS)
+
+    def _current_aliases(self) -> dict[str, str]:
+        text = self._settings.model_aliases
+        if text != self._aliases_text:  # read once per change, not once per request
+            self._aliases_text, self._aliases = text, self._settings.aliases
+        return self._aliases
 
     async def _first(self) -> None:
         look = self._start_look()

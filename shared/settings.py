@@ -7,6 +7,9 @@ Every variable of the product is one field of `Settings`: name, type, default, b
     python -m shared.settings table    prints the README table
     python -m shared.settings check    reads the environment and `.env`, reports what is wrong
 
+A setting can be changed while the fleet runs (`PATCH /api/settings`) unless its field says under
+`fixed` why it can't; `shared/store/settings.py` holds what is in force.
+
 Knows: names, defaults, bounds, old names. Does not know: who uses which setting.
 """
 
@@ -26,7 +29,18 @@ MODEL_ALIASES_DEFAULT = '{"claude-*":"qwen3-coder-plus"}'
 
 
 class SettingsError(ValueError):
-    """A variable is wrong, missing or unknown. The message names it and says what is accepted."""
+    """A variable is wrong, missing or unknown. The message names it and says what is accepted.
+
+    `setting`: its name in lower case, where it was to be changed while the fleet runs.
+    """
+
+    def __init__(self, message: str, *, setting: str = "") -> None:
+        super().__init__(message)
+        self.setting = setting
+
+
+class UnknownSetting(SettingsError):
+    """There is no setting of that name, or none that may be changed while the fleet runs."""
 
 
 def _m(
@@ -34,8 +48,10 @@ def _m(
     *,
     group: str,
     secret: bool = False,
+    fixed: str | None = None,
     shown: str | None = None,
     accepts: str | None = None,
+    holds_json: bool = False,
     **bounds: Any,  # of msgspec's Meta
 ) -> Meta:
     """What a field means.
@@ -43,27 +59,49 @@ def _m(
     Args:
         shown: replaces the default in the table.
         secret: masks the value wherever it is shown.
+        fixed: why it holds from a start to the next one; whoever uses a setting without `fixed`
+            reads it from the settings in force, each time anew.
         accepts: what a refusal says is accepted, where type and bounds don't say it.
+        holds_json: its text is JSON; in the admin's API it is what that text says.
     """
-    extra = {"group": group, "secret": secret, "shown": shown, "accepts": accepts}
+    extra = {
+        "group": group,
+        "secret": secret,
+        "fixed": fixed,
+        "shown": shown,
+        "accepts": accepts,
+        "holds_json": holds_json,
+    }
     return Meta(description=description, extra=extra, **bounds)
+
+
+_LISTENS = "the gateway listens already"
+_PROCESSES = "processes are started with it"
+_DRAIN = "a process that stops asks nobody"
+_ROOT = "everything sealed depends on it"
+_LAYERS = "the layers around every request are built at a start"
+_LOG = "the log is open"
+_STORE = "it says where stored settings lie"
+_UPSTREAM = "tokens and model list belong to the upstream that gave them"
+_LANE = "the lane is set up at a start"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration of one process. Field name in capitals = environment variable."""
 
     # -- service
-    listen_address: Annotated[str, _m("Address the gateway listens on.", group="service")] = (
-        "127.0.0.1"
-    )
+    listen_address: Annotated[
+        str, _m("Address the gateway listens on.", group="service", fixed=_LISTENS)
+    ] = "127.0.0.1"
     service_port: Annotated[
-        int, _m("Port the gateway listens on.", group="service", ge=1, le=65535)
+        int, _m("Port the gateway listens on.", group="service", fixed=_LISTENS, ge=1, le=65535)
     ] = 3000
     workers: Annotated[
         int,
         _m(
             "Gateway processes; `auto` = cores.",
             group="service",
+            fixed=_PROCESSES,
             shown="auto",
             accepts="auto or a whole number from 1 up",
             ge=0,
@@ -74,11 +112,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _m(
             "Restart a gateway process above this (`300M`, `1G`).",
             group="service",
+            fixed=_PROCESSES,
             accepts="megabytes, or a size like 300M or 1G",
             pattern=r"^([1-9][0-9]*[MG]?)?$",
         ),
     ] = ""
-    worker_processes: Annotated[int, _m("Job processes.", group="service", ge=1)] = 1
+    worker_processes: Annotated[
+        int, _m("Job processes.", group="service", fixed=_PROCESSES, ge=1)
+    ] = 1
     max_body_mb: Annotated[
         int, _m("Largest request body in MB; above it 413.", group="service", ge=1)
     ] = 64
@@ -88,6 +129,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "On SIGTERM, keep accepting this long with `/readyz` 503 so that balancers notice "
             "(SIGINT skips it).",
             group="service",
+            fixed=_DRAIN,
             ge=0,
         ),
     ] = 5
@@ -96,15 +138,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _m(
             "Then the longest wait for open streams, after which they end with an in-band error.",
             group="service",
+            fixed=_DRAIN,
             ge=0,
         ),
     ] = 30
     cors_origins: Annotated[
-        str, _m("Comma list of origins allowed by CORS; `*` for all.", group="service")
+        str,
+        _m(
+            "Comma list of origins allowed by CORS; `*` for all.",
+            group="service",
+            fixed=_LAYERS,
+        ),
     ] = ""
     trusted_proxies: Annotated[
         str,
-        _m("Comma list of addresses whose `X-Forwarded-*` headers are believed.", group="service"),
+        _m(
+            "Comma list of addresses whose `X-Forwarded-*` headers are believed.",
+            group="service",
+            fixed=_LAYERS,
+        ),
     ] = ""
     metrics_token: Annotated[
         str, _m("Bearer token of `/metrics`; empty = open.", group="service", secret=True)
@@ -116,6 +168,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _m(
             "Comma list; the first is the admin key, the others are regular keys.",
             group="keys and accounts",
+            fixed="it must hold while Redis is away; further keys come from /api/keys",
             secret=True,
             shown="generated on first start, printed once, kept under `DATA_DIR`",
         ),
@@ -126,6 +179,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "`email:password[|proxy_url]`, comma separated. Start adds the missing ones and takes "
             "over changed passwords; a deleted account stays deleted until its entry changes.",
             group="keys and accounts",
+            fixed="accounts are added and changed through /api/accounts",
             secret=True,
         ),
     ] = ""
@@ -143,6 +197,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "Seals passwords and tokens at rest (AES-256-GCM), at least 32 characters. Required "
             "with `DATA_SAVE_MODE=redis`.",
             group="keys and accounts",
+            fixed=_ROOT,
             secret=True,
             shown="generated and kept under `DATA_DIR`",
             accepts="at least 32 characters",
@@ -154,6 +209,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _m(
             "The secret key before a rotation: what it sealed can still be read.",
             group="keys and accounts",
+            fixed=_ROOT,
             secret=True,
             accepts="at least 32 characters",
             pattern=r"^(.{32,})?$",
@@ -191,6 +247,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _m(
             "After this a lease that nobody extended is free again.",
             group="keys and accounts",
+            fixed="leases that are lent keep the life they were lent with",
             ge=1,
         ),
     ] = 30
@@ -217,6 +274,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _m(
             "JSON object from foreign model names to ours, `*` allowed, first match wins.",
             group="answers",
+            holds_json=True,
         ),
     ] = MODEL_ALIASES_DEFAULT
 
@@ -226,6 +284,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _m(
             "Base URL of the web upstream.",
             group="upstream",
+            fixed=_UPSTREAM,
             accepts="an http:// or https:// URL",
             pattern=r"^https?://.+",
         ),
@@ -235,6 +294,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _m(
             "Base URL of the portal upstream.",
             group="upstream",
+            fixed=_UPSTREAM,
             accepts="an http:// or https:// URL",
             pattern=r"^https?://.+",
         ),
@@ -244,6 +304,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _m(
             "Egress proxy for everything (http, https, socks5); an account's own proxy wins.",
             group="upstream",
+            fixed="connections through it are open",
             secret=True,
             accepts="an http://, https:// or socks5:// URL",
             pattern=r"^((https?|socks5h?)://.+)?$",
@@ -270,6 +331,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _m(
             "Where uploads go, path style; empty = the host named by the upload credential.",
             group="upstream",
+            fixed=_UPSTREAM,
             accepts="an http:// or https:// URL",
             pattern=r"^(https?://.+)?$",
         ),
@@ -311,6 +373,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _m(
             "Use the free device-login lane (it was ended upstream in April 2026).",
             group="upstream",
+            fixed=_LANE,
         ),
     ] = False
     cli_base_url: Annotated[
@@ -318,12 +381,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _m(
             "Base URL of the official OpenAI-compatible service for `/cli`.",
             group="upstream",
+            fixed=_LANE,
             accepts="an http:// or https:// URL",
             pattern=r"^(https?://.+)?$",
         ),
     ] = ""
     cli_api_keys: Annotated[
-        str, _m("Comma list of official keys for `/cli`.", group="upstream", secret=True)
+        str,
+        _m("Comma list of official keys for `/cli`.", group="upstream", fixed=_LANE, secret=True),
     ] = ""
 
     # -- storage
@@ -333,6 +398,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "`none`: embedded Redis, nothing on disk · `file`: embedded Redis persisted under "
             "`DATA_DIR` · `redis`: `REDIS_URL`.",
             group="storage",
+            fixed=_STORE,
         ),
     ] = "file"
     redis_url: Annotated[
@@ -341,33 +407,38 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "`redis://`, `rediss://`, `unix://`, `redis+sentinel://` or `redis+cluster://`; "
             "implies `DATA_SAVE_MODE=redis`.",
             group="storage",
+            fixed=_STORE,
             secret=True,
             accepts="a redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// URL",
             pattern=r"^((redis|rediss|unix|redis\+sentinel|redis\+cluster)://.+)?$",
         ),
     ] = ""
-    data_dir: Annotated[str, _m("Embedded Redis files and generated secrets.", group="storage")] = (
-        "./data"
-    )
+    data_dir: Annotated[
+        str, _m("Embedded Redis files and generated secrets.", group="storage", fixed=_STORE)
+    ] = "./data"
     cache_mode: Annotated[
         Literal["default", "file"],
         _m(
             "Kept for old files: both mean the shared image cache in Redis.",
             group="storage",
+            fixed="it changes nothing",
         ),
     ] = "default"
 
     # -- logging
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
-        _m("Least level that is logged.", group="logging"),
+        _m("Least level that is logged.", group="logging", fixed=_LOG),
     ] = "INFO"
-    enable_file_log: Annotated[bool, _m("Also log to files.", group="logging")] = False
-    log_dir: Annotated[str, _m("Where log files go.", group="logging")] = "./logs"
+    enable_file_log: Annotated[bool, _m("Also log to files.", group="logging", fixed=_LOG)] = False
+    log_dir: Annotated[str, _m("Where log files go.", group="logging", fixed=_LOG)] = "./logs"
     max_log_file_size: Annotated[
-        int, _m("Size in MB at which a log file is rotated.", group="logging", ge=1)
+        int,
+        _m("Size in MB at which a log file is rotated.", group="logging", fixed=_LOG, ge=1),
     ] = 10
-    max_log_files: Annotated[int, _m("Rotated log files kept.", group="logging", ge=1)] = 5
+    max_log_files: Annotated[
+        int, _m("Rotated log files kept.", group="logging", fixed=_LOG, ge=1)
+    ] = 5
 
     def __repr__(self) -> str:
         """Secrets are masked: a settings object may end up in a log line or a traceback."""
@@ -436,6 +507,90 @@ _DEFAULTS = dict(  # all fields have one
 
 def is_secret(name: str) -> bool:
     return bool(_meta(name)["secret"])
+
+
+def fixed_because(name: str) -> str | None:
+    """Why this setting holds from a start to the next one; None: it can be changed meanwhile."""
+    reason: str | None = _meta(name)["fixed"]
+    return reason
+
+
+def description_of(name: str) -> str:
+    return str(_meta(name)["description"])
+
+
+def default_of(name: str) -> object:
+    """The default as the admin's API shows it."""
+    return _told(name, _DEFAULTS[name])
+
+
+def value_of(settings: Settings, name: str) -> object:
+    """A setting as the admin's API shows it; a secret is masked."""
+    value = getattr(settings, name)
+    if is_secret(name):
+        return "***" if value else ""
+    return _told(name, value)
+
+
+def is_default(settings: Settings, name: str) -> bool:
+    return bool(getattr(settings, name) == _DEFAULTS[name])
+
+
+def require_changeable(name: str) -> None:
+    """
+    Raises:
+        UnknownSetting: there is no setting of that name, or it is fixed until the next start.
+    """
+    if name not in _HINTS:
+        raise UnknownSetting(f"{name}: there is no such setting{_suggestion(name)}", setting=name)
+    if reason := fixed_because(name):
+        raise UnknownSetting(
+            f"{name}: changes with the next start only, because {reason}", setting=name
+        )
+
+
+def changed(settings: Settings, name: str, value: object) -> Settings:
+    """`settings` with one setting changed while the fleet runs.
+
+    Args:
+        value: as JSON or the environment has it.
+
+    Raises:
+        UnknownSetting: see `require_changeable`.
+        SettingsError: wrong value.
+    """
+    require_changeable(name)
+    try:
+        return _changed(settings, name, value)
+    except SettingsError as error:
+        error.setting = name
+        raise
+
+
+def _changed(settings: Settings, name: str, value: object) -> Settings:
+    if _meta(name)["holds_json"] and not isinstance(value, str):
+        value = msgspec.json.encode(value).decode()
+    if isinstance(value, str) and ("\n" in value or "\0" in value):
+        raise SettingsError(f"{name.upper()}: a line break or NUL in the value")
+    try:
+        read = msgspec.convert(value, _HINTS[name], strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(_refusal(name, value)) from error
+    new = msgspec.structs.replace(settings, **{name: read})
+    _check(new)
+    return new
+
+
+def _told(name: str, value: object) -> object:
+    return msgspec.json.decode(str(value)) if _meta(name)["holds_json"] else value
+
+
+def _suggestion(name: str) -> str:
+    import difflib
+
+    names = [known for known in _HINTS if fixed_because(known) is None]
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _meta(name: str) -> dict[str, Any]:

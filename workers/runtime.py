@@ -62,22 +62,26 @@ class Resources:
     """What jobs hold: opened for one, or for all that last, and closed after it."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self._configured = settings
         self.store = Store(settings, observe=metrics.observe_redis)
         self.due = self.store.due
 
+    @property
+    def settings(self) -> Settings:
+        """Those in force now."""
+        return self.store.settings.current
+
     @functools.cached_property
     def upstream(self) -> Upstream:
-        return Upstream(self.settings, observe=metrics.observe_upstream)
+        return Upstream(self._configured, observe=metrics.observe_upstream)
 
     @functools.cached_property
     def accounts(self) -> Accounts:
-        return Accounts(settings=self.settings, store=self.store, upstream=self.upstream)
+        return Accounts(store=self.store, upstream=self.upstream)
 
     @functools.cached_property
     def catalogues(self) -> Catalogues:
         return Catalogues(
-            settings=self.settings,
             store=self.store,
             accounts=self.accounts,
             upstream=self.upstream,
@@ -86,7 +90,6 @@ class Resources:
     @functools.cached_property
     def turns(self) -> Turns:
         return Turns(
-            settings=self.settings,
             store=self.store,
             accounts=self.accounts,
             upstream=self.upstream,

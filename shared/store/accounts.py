@@ -17,6 +17,7 @@ from shared.sealing import SealBroken, Sealer
 from shared.settings import AccountEntry
 from shared.store import keys
 from shared.store.connection import Connection
+from shared.store.settings import SettingsInForce
 
 State = Literal["new", "ready", "cooling", "disabled", "dead"]
 STATES: Final[tuple[State, ...]] = ("new", "ready", "cooling", "disabled", "dead")
@@ -96,10 +97,12 @@ class _StoredCooldown(msgspec.Struct, rename={"until_ms": "until"}):
 class Accounts:
     """The accounts of the pool."""
 
-    def __init__(self, connection: Connection, sealer: Sealer, *, concurrency: int) -> None:
+    def __init__(
+        self, connection: Connection, sealer: Sealer, *, settings: SettingsInForce
+    ) -> None:
         self._connection = connection
         self._sealer = sealer
-        self._concurrency = concurrency
+        self._settings = settings
 
     async def add_missing(self, entries: Iterable[AccountEntry]) -> int:
         """The entries of `ACCOUNTS` are accounts; returns how many this call added or changed.
@@ -244,6 +247,10 @@ class Accounts:
         if not proxy:
             return COMMON_EGRESS
         return self._sealer.fingerprint(proxy, purpose="egress")[:16]
+
+    @property
+    def _concurrency(self) -> int:
+        return self._settings.current.account_concurrency
 
     async def _import(self, account: str, entry: AccountEntry, fingerprint: str | None) -> int:
         text = f"{entry.password}\0{entry.proxy}"

@@ -53,6 +53,8 @@ DUE: Final = "gw:{due}"
 
 # And for stored responses.
 RESPONSES: Final = "gw:{responses}"
+# And for settings changed while the fleet runs.
+SETTINGS: Final = "gw:{settings}"
 
 # And for the ledger.
 LEDGER: Final = "gw:{ledger}"
@@ -219,6 +221,29 @@ api_keys_version = Key(
     owner="api_keys",
     ttl=KEPT,
     holds="integer, grows with every change: what makes processes forget what they cached",
+)
+
+# -- settings
+settings = Key(
+    "gw:{settings}:values",
+    type="hash",
+    owner="settings",
+    ttl=KEPT,
+    holds="setting → its stored value as JSON, sealed where it is a secret",
+)
+settings_version = Key(
+    "gw:{settings}:version",
+    type="string",
+    owner="settings",
+    ttl=KEPT,
+    holds="the moment of the newest change: what makes processes read them anew",
+)
+settings_audit = Key(
+    "gw:{settings}:audit",
+    type="list",
+    owner="settings",
+    ttl=KEPT,
+    holds="the newest 1,000 changes: `<epoch seconds> <JSON of who, what, from, to>`",
 )
 
 # -- limits

@@ -18,6 +18,7 @@ import msgspec
 
 from shared.errors import AccountsExhausted, NoAccount, StoreUnavailable, UpstreamBlocked
 from shared.sealing import SealBroken, Sealer
+from shared.settings import Settings
 from shared.store import keys
 from shared.store.connection import Connection, Reply
 from shared.store.outcome import (
@@ -30,6 +31,7 @@ from shared.store.outcome import (
     Outcome,
     facts_of,
 )
+from shared.store.settings import SettingsInForce
 from shared.store.waiters import Waiters
 
 __all__ = [
@@ -91,15 +93,13 @@ class Leases:
         connection: Connection,
         sealer: Sealer,
         *,
+        settings: SettingsInForce,
         ttl_seconds: float,
-        concurrency: int,
-        min_interval_ms: int,
     ) -> None:
         self._connection = connection
         self._sealer = sealer
+        self._settings = settings
         self._ttl_ms = int(ttl_seconds * 1000)
-        self.concurrency = concurrency
-        self._min_interval_ms = min_interval_ms
         self._process = secrets.token_hex(6)
         self._numbers = itertools.count(1)
         self._held: dict[str, str] = {}  # lease token → its record in `lent`
@@ -107,9 +107,10 @@ class Leases:
         self._abandoned: dict[str, tuple[str, str]] = {}
         self._asking: set[str] = set()  # tokens that somebody here still wants a lease for
         self._waiters = Waiters(
-            connection, process=self._process, concurrency=concurrency, unknown=self._drop_ghost
+            connection, process=self._process, settings=settings, unknown=self._drop_ghost
         )
         self._tasks: set[asyncio.Task[None]] = set()
+        settings.on_change(self._note_new_limit)
 
     async def acquire(
         self, capability: Capability, *, tried: frozenset[str] = frozenset()
@@ -188,7 +189,7 @@ class Leases:
         limited to this one request of its capability until the release.
         """
         if lease.probing:
-            await self._connection.run("lease_prove", keys.POOL, lease.token, self.concurrency)
+            await self._connection.run("lease_prove", keys.POOL, lease.token, self._concurrency)
 
     async def extend_all(self) -> None:
         """Every lease of this process lives on for its full time to live, in one call for all.
@@ -204,7 +205,7 @@ class Leases:
             return
         pairs = [word for pair in asked for word in pair]
         answers: list[int] = await self._connection.run(
-            "lease_extend", keys.POOL, self._ttl_ms, self.concurrency, *pairs
+            "lease_extend", keys.POOL, self._ttl_ms, self._concurrency, *pairs
         )
         for (token, _), answer in zip(asked, answers, strict=True):
             if answer == 2:
@@ -219,17 +220,44 @@ class Leases:
         total = 0
         while True:
             count: int = await self._connection.run(
-                "lease_reclaim", keys.POOL, self.concurrency, _RECLAIM_AT_ONCE
+                "lease_reclaim", keys.POOL, self._concurrency, _RECLAIM_AT_ONCE
             )
             total += count
             if count < _RECLAIM_AT_ONCE:
                 return total
+
+    async def relist(self) -> None:
+        """Accounts in use are listed by the limit of all accounts as it is in force now.
+
+        Without it a raised limit would wait for the next release, a lowered one be exceeded.
+
+        Script: pool_limit.lua
+        """
+        await self._connection.run("pool_limit", keys.POOL, self._concurrency)
 
     async def close(self) -> None:
         """Gives back what cancelled requests may still hold; leases in use are left to lapse."""
         for task in list(self._tasks):
             await asyncio.gather(task, return_exceptions=True)
         await self._waiters.close()
+
+    @property
+    def _concurrency(self) -> int:
+        return self._settings.current.account_concurrency
+
+    @property
+    def _min_interval_ms(self) -> int:
+        return self._settings.current.account_min_interval_ms
+
+    def _note_new_limit(self, before: Settings, now: Settings) -> None:
+        if before.account_concurrency != now.account_concurrency:
+            self._spawn(self._relist_quietly())
+
+    async def _relist_quietly(self) -> None:
+        try:
+            await self.relist()
+        except StoreUnavailable:
+            log.info("the new limit of accounts acts with their next release")
 
     async def _try_or_wait(
         self, capability: Capability, token: str, wait_seconds: float, tried: frozenset[str]
@@ -285,7 +313,7 @@ class Leases:
                 capability,
                 token,
                 self._ttl_ms,
-                self.concurrency,
+                self._concurrency,
                 self._min_interval_ms,
                 wait_ms,
                 "" if tried else "1",
@@ -356,7 +384,7 @@ class Leases:
 
     async def _release(self, token: str, told: tuple[str, str]) -> int:
         released: int = await self._connection.run(
-            "lease_release", keys.POOL, token, self.concurrency, self._min_interval_ms, *told
+            "lease_release", keys.POOL, token, self._concurrency, self._min_interval_ms, *told
         )
         return released
 

@@ -33,6 +33,7 @@ from shared.sealing import SealBroken, Sealer
 from shared.store import keys
 from shared.store.connection import Connection
 from shared.store.outcome import EgressRest, rest_fact
+from shared.store.settings import SettingsInForce
 from shared.store.subscriber import Subscriber
 from shared.store.waiters import Woken
 
@@ -84,12 +85,11 @@ class Logins:
     """The single flight of logins."""
 
     def __init__(
-        self, connection: Connection, sealer: Sealer, *, min_interval_ms: int, concurrency: int
+        self, connection: Connection, sealer: Sealer, *, settings: SettingsInForce
     ) -> None:
         self._connection = connection
         self._sealer = sealer
-        self._min_interval_ms = min_interval_ms
-        self._concurrency = concurrency
+        self._settings = settings
         self._waiting: dict[str, set[Woken]] = {}
         self._subscriber = Subscriber(connection, keys.LOGIN_CHANNEL, self._wake)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -127,7 +127,7 @@ class Logins:
             rejected_version,
             int(margin_seconds),
             int(CLAIM_TTL_SECONDS * 1000),
-            self._min_interval_ms,
+            self._settings.current.login_min_interval_ms,
             int(patience_seconds * 1000),
         )
         match reply:
@@ -219,7 +219,7 @@ class Logins:
                 claim.fence,
                 self._sealer.seal(access_token, place=place),
                 repr(float(expires_at)),
-                self._concurrency,
+                self._settings.current.account_concurrency,
             )
         )
         return str(claim.fence) if stored else None
@@ -253,7 +253,7 @@ class Logins:
                 reason,
                 "1" if dead else "",
                 int(pause_seconds * 1000),
-                self._concurrency,
+                self._settings.current.account_concurrency,
                 rest_fact(egress_rest),
             )
         )

@@ -17,9 +17,9 @@ import msgspec
 from shared.errors import StoreUnavailable
 from shared.sealing import Sealer
 from shared.settings import Settings
-from shared.store import keys
+from shared.store import api_keys, keys
 from shared.store.accounts import STATES, Accounts, State
-from shared.store.api_keys import WATCH_SECONDS, ApiKeys
+from shared.store.api_keys import ApiKeys
 from shared.store.cache import Cache
 from shared.store.connection import Connection, Observe, observe_nothing
 from shared.store.counts import Counts
@@ -31,6 +31,7 @@ from shared.store.limits import Limits
 from shared.store.logins import Logins
 from shared.store.requests import Requests
 from shared.store.responses import Responses
+from shared.store.settings import WATCH_SECONDS, SettingsInForce
 from shared.store.usage import Usage
 
 log = logging.getLogger(__name__)
@@ -57,23 +58,17 @@ class Store:
     """Every part of the store for one process."""
 
     def __init__(self, settings: Settings, *, observe: Observe = observe_nothing) -> None:
-        concurrency = settings.account_concurrency
         self.connection = Connection(settings.redis_url, observe=observe)
         self.sealer = Sealer(settings.secret_key, settings.secret_key_previous)
-        self.accounts = Accounts(self.connection, self.sealer, concurrency=concurrency)
+        self.settings = SettingsInForce(self.connection, self.sealer, settings)
+        self.accounts = Accounts(self.connection, self.sealer, settings=self.settings)
         self.leases = Leases(
             self.connection,
             self.sealer,
+            settings=self.settings,
             ttl_seconds=settings.lease_ttl_seconds,
-            concurrency=concurrency,
-            min_interval_ms=settings.account_min_interval_ms,
         )
-        self.logins = Logins(
-            self.connection,
-            self.sealer,
-            min_interval_ms=settings.login_min_interval_ms,
-            concurrency=concurrency,
-        )
+        self.logins = Logins(self.connection, self.sealer, settings=self.settings)
         self.api_keys = ApiKeys(self.connection, self.sealer, configured=settings.api_keys)
         self.limits = Limits(self.connection)
         self.cache = Cache(self.connection)
@@ -88,20 +83,24 @@ class Store:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
-        """Leases are kept alive from now on. Redis may be away: then everything answers 503.
+        """Stored settings are in force, leases are kept alive from now on.
+
+        Redis may be away: then everything answers 503.
 
         Raises:
             SchemaTooNew: a newer gateway has written this database.
         """
         try:
             await self._check_schema()
+            await self.settings.load()
         except StoreUnavailable:
             log.warning("store away at start")
         self.connection.on_return(self._check_schema_later)
         self._tasks = [
             _repeat("leases", self._lease_seconds, self.leases.extend_all),
             _repeat("runs", RUN_TTL_SECONDS / 3, self.idempotency.extend_all),
-            _repeat("api keys", WATCH_SECONDS, self.api_keys.look),
+            _repeat("api keys", api_keys.WATCH_SECONDS, self.api_keys.look),
+            _repeat("settings", WATCH_SECONDS, self.settings.look),
             _repeat("ledger", FLUSH_SECONDS, self.ledger.flush),
         ]
 

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from shared.errors import StoreUnavailable
 from shared.store import keys
 from shared.store.connection import Connection
+from shared.store.settings import SettingsInForce
 from shared.store.subscriber import Subscriber
 
 log = logging.getLogger(__name__)
@@ -51,13 +52,13 @@ class Waiters:
         connection: Connection,
         *,
         process: str,
-        concurrency: int,
+        settings: SettingsInForce,
         unknown: Callable[[str], None],
     ) -> None:
         """`unknown` hears the name of a waiter whose turn it is and who isn't listening."""
         self._connection = connection
         self._process = process
-        self._concurrency = concurrency
+        self._settings = settings
         self._unknown = unknown
         self._waiting: dict[str, Woken] = {}
         self._subscriber = Subscriber(connection, keys.WAKE_CHANNEL + process, self._wake)
@@ -106,8 +107,9 @@ class Waiters:
     async def _beat_forever(self) -> None:
         while self._waiting:
             try:
+                concurrency = self._settings.current.account_concurrency
                 next_ms, *servable = await self._connection.run(
-                    "queue_beat", keys.POOL, self._process, self._concurrency
+                    "queue_beat", keys.POOL, self._process, concurrency
                 )
             except StoreUnavailable:
                 self._wake(None)  # each of them hears it for himself

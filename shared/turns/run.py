@@ -46,10 +46,7 @@ FREE_FAILOVERS = 10
 class Turns:
     """Opens turns and owns what they leave behind. One per process."""
 
-    def __init__(
-        self, *, settings: Settings, store: Store, accounts: Accounts, upstream: Upstream
-    ) -> None:
-        self.settings = settings
+    def __init__(self, *, store: Store, accounts: Accounts, upstream: Upstream) -> None:
         self.store = store
         self.accounts = accounts
         self.upstream = upstream
@@ -57,6 +54,11 @@ class Turns:
 
     def open(self, request: ChatRequest, variant: Variant) -> "ChatTurn":
         return ChatTurn(self, request, variant)
+    @property
+    def settings(self) -> Settings:
+        """Those in force now."""
+        return self.store.settings.current
+
 
     def own(self, settlement: Coroutine[Any, Any, None]) -> None:
         """Run a settlement to its end, whatever becomes of the turn's own task."""

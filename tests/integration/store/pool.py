@@ -7,8 +7,11 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from shared.sealing import Sealer
 from shared.settings import AccountEntry, Settings
+from shared.store.connection import Connection
 from shared.store.logins import Claim
+from shared.store.settings import SettingsInForce
 from shared.store.store import Store
 
 
@@ -79,3 +82,8 @@ class Child:
         assert self.process.stdin is not None
         self.process.stdin.close()
         return await asyncio.wait_for(self.process.wait(), seconds)
+
+
+def in_force(connection: Connection, sealer: Sealer) -> SettingsInForce:
+    """Settings for a part of the store that a test makes by itself."""
+    return SettingsInForce(connection, sealer, Settings(login_min_interval_ms=0))

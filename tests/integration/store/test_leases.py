@@ -23,7 +23,7 @@ from shared.store.leases import (
 from shared.store.store import Store
 from tests.integration.store.conftest import OpenStore
 from tests.integration.store.meddling import MeddledConnection
-from tests.integration.store.pool import email, entries, sign_in, until
+from tests.integration.store.pool import email, entries, in_force, sign_in, until
 
 pytestmark = pytest.mark.anyio
 
@@ -487,7 +487,8 @@ async def test_a_last_error_is_kept_with_the_account(store: Store) -> None:
 
 
 def leases_over(connection: MeddledConnection, sealer: Sealer, *, ttl_seconds: float) -> Leases:
-    return Leases(connection, sealer, ttl_seconds=ttl_seconds, concurrency=2, min_interval_ms=0)
+    settings = in_force(connection, sealer)
+    return Leases(connection, sealer, settings=settings, ttl_seconds=ttl_seconds)
 
 
 async def test_a_lease_released_while_its_extension_is_under_way_is_not_lent_again(

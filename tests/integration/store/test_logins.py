@@ -22,7 +22,7 @@ from shared.store.store import Store
 from tests.fakes.redis_server import RedisServer
 from tests.integration.store.conftest import OpenStore
 from tests.integration.store.meddling import MeddledConnection
-from tests.integration.store.pool import email, entries, sign_in
+from tests.integration.store.pool import email, entries, in_force, sign_in
 
 pytestmark = pytest.mark.anyio
 
@@ -237,7 +237,7 @@ async def test_an_operators_token_beats_a_login_under_way(store: Store) -> None:
 
 
 def logins_over(connection: Connection, sealer: Sealer) -> Logins:
-    return Logins(connection, sealer, min_interval_ms=0, concurrency=2)
+    return Logins(connection, sealer, settings=in_force(connection, sealer))
 
 
 async def test_a_claim_whose_asker_left_before_an_outage_is_left_to_lapse(

@@ -14,7 +14,7 @@ from shared.store.leases import QUOTA, SERVED, Cooldown, Lease, Leases, Outcome
 from shared.store.store import Store
 from tests.integration.store.conftest import OpenStore
 from tests.integration.store.meddling import MeddledConnection
-from tests.integration.store.pool import Child, email, entries, until
+from tests.integration.store.pool import Child, email, entries, in_force, until
 
 pytestmark = pytest.mark.anyio
 
@@ -309,7 +309,7 @@ async def test_a_waiter_cancelled_twice_ends_at_once_and_leaves_the_line_all_the
 ) -> None:
     await store.accounts.add_missing(entries(1))
     _held = [await store.leases.acquire("chat") for _ in range(2)]
-    leases = Leases(meddled, sealer, ttl_seconds=30, concurrency=2, min_interval_ms=0)
+    leases = Leases(meddled, sealer, settings=in_force(meddled, sealer), ttl_seconds=30)
     waiter = asyncio.create_task(leases.lend("chat", wait_seconds=WAIT))
     await queued(store, 1)
     leaving, may_leave = asyncio.Event(), asyncio.Event()
@@ -336,7 +336,7 @@ async def test_a_message_for_a_waiter_who_does_not_listen_yet_is_not_taken_for_a
     and only then does he begin to listen. The first, of another line, hears on the same wire."""
     await store.accounts.add_missing(entries(1))
     held = [await store.leases.acquire("chat") for _ in range(2)]
-    leases = Leases(meddled, sealer, ttl_seconds=30, concurrency=2, min_interval_ms=0)
+    leases = Leases(meddled, sealer, settings=in_force(meddled, sealer), ttl_seconds=30)
     first = asyncio.create_task(leases.lend("image", wait_seconds=WAIT))
     await queued(store, 1, "image")
     await asyncio.sleep(0.3)  # it listens
