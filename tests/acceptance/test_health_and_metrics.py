@@ -33,6 +33,7 @@ FAMILIES = {
     "qwen_gateway_jobs": {"queue", "state"},
     "qwen_gateway_videos": {"state"},
     "qwen_gateway_batch_lines": {"outcome"},
+    "qwen_gateway_corrections": {"kind"},  # ours; the contract is silent about it
 }  # fmt: skip
 HISTOGRAMS = {name for name in FAMILIES if name.endswith("_seconds")}
 
