@@ -36,11 +36,12 @@ class Woken:
 
     async def wait(self, seconds: float) -> None:
         """Returns when woken, at the latest after `seconds`."""
+        # Not `asyncio.timeout`: that ends a wait by a cancellation, as one who leaves does.
+        timer = asyncio.get_running_loop().call_later(seconds, self._event.set)
         try:
-            async with asyncio.timeout(seconds):
-                await self._event.wait()
-        except TimeoutError:
-            pass
+            await self._event.wait()
+        finally:
+            timer.cancel()
         self._event.clear()
 
 
