@@ -89,7 +89,7 @@ async def list_input_items(request: Request) -> ASGIApp:
     if not 1 <= limit <= PAGE_MOST:
         raise BadRequest(f"limit: expected 1 to {PAGE_MOST}", param="limit")
     items: list[responses_kept.InputItem] = []
-    for one in await resources.store.responses.thread_of(stored):
+    for one in await resources.store.responses.history_of(stored):
         turn = _turn_of(resources, one)
         items += responses_kept.input_items(turn, one.input)
         if one.id != stored.id:
@@ -117,7 +117,7 @@ async def _carried_on(received: Received) -> tuple[Received, StoredResponse]:
         id=received.id,
         created=received.created,
         model=received.chat_request.model,
-        thread=tuple(one.id for one in before),
+        history=tuple(one.id for one in before),
         input=input_of(received.chat_request, referred),
         echo=msgspec.Raw(msgspec.json.encode(given.echo)),
         owner=received.caller.id,
@@ -135,7 +135,7 @@ async def _before(received: Received, previous_id: str | None) -> list[StoredRes
         previous = await _find(resources, received.caller, previous_id)
         if not previous.ended:
             raise BadRequest(f"{param}: that response hasn't ended yet", param=param)
-        return await resources.store.responses.thread_of(previous)
+        return await resources.store.responses.history_of(previous)
     except NotFound as error:
         raise NotFound(
             f"{param}: {error.message}", param=param, code="previous_response_not_found"

@@ -5,9 +5,9 @@ them wants to repeat is bytes to us), who runs a turn.
 
     queued → in_progress → completed | failed | cancelled      (whoever ends it first has ended it)
 
-A record holds its own input only; what was said before stands in the records of its `thread`. It is
-compressed and sealed: conversations lie here for a month, and nothing but an id can be looked up.
-An owner keeps `OWNER_BYTES`; beyond it the oldest give way.
+A record holds its own input only; what was said before stands in the records of its `history`. It
+is compressed and sealed: conversations lie here for a month, and nothing but an id can be looked
+up. An owner keeps `OWNER_BYTES`; beyond it the oldest give way.
 """
 
 import asyncio
@@ -57,14 +57,14 @@ class Result(msgspec.Struct, frozen=True):
 class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
     """A response as it was asked for.
 
-    `thread` = the ids of the responses before it, the oldest first. `echo` = what its dialect
+    `history` = the ids of the responses before it, the oldest first. `echo` = what its dialect
     repeats, as JSON. `model` = the name that was asked for.
     """
 
     id: str
     created: int
     model: str
-    thread: tuple[str, ...] = ()
+    history: tuple[str, ...] = ()
     input: tuple[Message, ...] = ()
     echo: msgspec.Raw = msgspec.Raw(b"{}")
     owner: str = ""
@@ -133,15 +133,15 @@ class Responses:
             raise NotFound(f"There is no response {response_id[:64]!r}")
         return found
 
-    async def thread_of(self, response: StoredResponse) -> list[StoredResponse]:
+    async def history_of(self, response: StoredResponse) -> list[StoredResponse]:
         """Everything that was said before and in it, the oldest first.
 
         Raises:
             NotFound: one of them was deleted, or its 30 days are over.
         """
         found: list[StoredResponse] = []
-        for start in range(0, len(response.thread), _READ_AT_ONCE):
-            ids = response.thread[start : start + _READ_AT_ONCE]
+        for start in range(0, len(response.history), _READ_AT_ONCE):
+            ids = response.history[start : start + _READ_AT_ONCE]
             for response_id, earlier in zip(ids, await self._read(ids), strict=True):
                 if earlier is None:
                     raise NotFound(f"The response {response_id!r} before it isn't kept any more")

@@ -71,7 +71,7 @@ def test_one_waits_for_an_account_for_longer_than_a_turn_would(
     assert {final.status for final in finals} == {"completed"}
 
 
-def test_calls_come_back_and_the_thread_goes_on(
+def test_calls_come_back_and_are_answered(
     stack: Stack, workers: Program, client: openai.OpenAI
 ) -> None:
     tools: list[openai.types.responses.FunctionToolParam] = [

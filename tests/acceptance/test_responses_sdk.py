@@ -199,10 +199,10 @@ def test_a_format_is_kept_to(stack: Stack, client: openai.OpenAI) -> None:
     assert response.output_text == '{"city":"Oslo"}'
 
 
-# -- threads over processes
+# -- what goes on over processes
 
 
-def test_a_thread_goes_on_on_whatever_process(stack: Stack, client: openai.OpenAI) -> None:
+def test_what_was_said_is_known_on_whatever_process(stack: Stack, client: openai.OpenAI) -> None:
     """Each request is a new connection: the kernel hands them to both processes."""
     previous = None
     for number in range(8):

@@ -132,24 +132,24 @@ async def total_bytes(store: Store, owner: str) -> int:
     )
 
 
-# -- threads
+# -- histories
 
 
-async def test_a_thread_is_read_in_its_order(store: Store) -> None:
+async def test_a_history_is_read_in_its_order(store: Store) -> None:
     ids = [response(number).id for number in range(40)]
     for number in range(40):
-        await store.responses.put(response(number, thread=tuple(ids[:number])))
+        await store.responses.put(response(number, history=tuple(ids[:number])))
     last = await store.responses.get(ids[-1], reader="me")
-    assert [found.id for found in await store.responses.thread_of(last)] == ids
+    assert [found.id for found in await store.responses.history_of(last)] == ids
 
 
-async def test_a_thread_with_a_hole_is_not_carried_on(store: Store) -> None:
+async def test_a_history_with_a_hole_is_not_carried_on(store: Store) -> None:
     """Without what was said there the model would answer something else, and nobody would know."""
     await store.responses.put(response(1))
-    await store.responses.put(response(3, thread=(response(1).id, response(2).id)))
+    await store.responses.put(response(3, history=(response(1).id, response(2).id)))
     last = await store.responses.get(response(3).id, reader="me")
     with pytest.raises(NotFound, match=response(2).id):
-        await store.responses.thread_of(last)
+        await store.responses.history_of(last)
 
 
 # -- in the background
