@@ -35,7 +35,11 @@ class Resources:
         self.open_answers = OpenAnswers()
         self._returned = asyncio.Event()
         self.store = Store(settings, observe=metrics.observe_redis)
-        self.upstream = Upstream(settings, observe=metrics.observe_upstream)
+        self.upstream = Upstream(
+            settings,
+            site_cookies=lambda: self.settings.site_cookies,
+            observe=metrics.observe_upstream,
+        )
         self.gate = Gate(self.store)
         self.accounts = Accounts(store=self.store, upstream=self.upstream)
         self.catalogues = Catalogues(
@@ -91,8 +95,13 @@ class Resources:
         So no caller waits for either.
         """
         while True:
+        told = False
             try:
                 await self.accounts.add_from_environment()
+                await self.store.settings.look()
+                if not told:
+                    self.store.settings.tell_overridden()
+                    told = True
                 await self.catalogues.current()
             except GatewayError as error:
                 log.info("not all prepared yet", extra={"error": error.message})

@@ -3,7 +3,7 @@
 from starlette.routing import BaseRoute, Route
 
 from gateway.admin.routes import ADMIN_ROUTES
-from gateway.api import accounts, keys
+from gateway.api import accounts, keys, requests, settings, usage
 from gateway.endpoints import health, models, responses
 from gateway.endpoints.chat import chat_handler
 from gateway.endpoints.count_tokens import count_tokens
@@ -34,3 +34,6 @@ ROUTES: list[BaseRoute] = [
     Route("/api/keys/{id}", keys.change_key, methods=["PATCH"]),
     Route("/api/keys/{id}", keys.delete_key, methods=["DELETE"]),
 ]
+    Route("/api/settings", settings.show_settings),
+    Route("/api/settings", settings.change_settings, methods=["PATCH"]),
+    Route("/api/settings/audit", settings.list_changes),

@@ -38,9 +38,11 @@ class Catalogues:
         self._raw = b""
         self._looked_at = 0.0
         self._look: asyncio.Task[None] | None = None
+        self._shortened: asyncio.Task[None] | None = None
         self._stood_in: set[str] = set()
         self._aliases_text = ""
         self._aliases: dict[str, str] = {}
+        store.settings.on_change(self._note_new_ttl)
 
     async def current(self) -> Catalogue:
         """The newest list this process knows; waits only while the very first one is being read.
@@ -78,9 +80,10 @@ class Catalogues:
         return variant
 
     async def close(self) -> None:
-        if self._look is not None:
-            self._look.cancel()
-            await asyncio.gather(self._look, return_exceptions=True)
+        tasks = [task for task in (self._look, self._shortened) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     @property
     def _settings(self) -> Settings:
@@ -88,6 +91,17 @@ class Catalogues:
 
     def _look_again_seconds(self) -> float:
         return min(LOOK_AGAIN_SECONDS, self._settings.models_cache_ttl or LOOK_AGAIN_SECONDS)
+
+    def _note_new_ttl(self, before: Settings, now: Settings) -> None:
+        """A list that was stored under a longer life doesn't outlive the new one."""
+        if now.models_cache_ttl and now.models_cache_ttl != before.models_cache_ttl:
+            self._shortened = asyncio.create_task(self._shorten(now.models_cache_ttl))
+
+    async def _shorten(self, ttl_seconds: float) -> None:
+        try:
+            await self._store.cache.models_last_at_most(ttl_seconds)
+        except StoreUnavailable:
+            log.info("the model list keeps the life it was stored with")
 
     def _current_aliases(self) -> dict[str, str]:
         text = self._settings.model_aliases

@@ -61,9 +61,7 @@ def set_up(
         old.close()
     for handler in handlers:
         root.addHandler(handler)
-    root.setLevel(level)
-    for chatty in ("asyncio", "httpx", "httpcore", "rq.worker"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    _set_level(level)
     logging.captureWarnings(True)
 
 
@@ -91,6 +89,30 @@ def set_up_log(process: str, settings: LogSettings) -> None:
         max_bytes = settings.max_log_file_size * 1024 * 1024
         file = LogFile(settings.log_dir, max_bytes, settings.max_log_files)
     set_up(process, level=settings.log_level, secrets=settings.secret_values, file=file)
+
+
+def follow(settings: LogSettings) -> None:
+    """Level and known secrets are those of `settings`; files stay as they were set up.
+
+    A process that never set up a log of ours (a test) is left alone.
+    """
+    formatters = [
+        handler.formatter
+        for handler in logging.getLogger().handlers
+        if isinstance(handler.formatter, LineFormatter)
+    ]
+    if formatters:
+        _set_level(settings.log_level)
+    redact = Redactor(settings.secret_values)
+    for formatter in formatters:
+        formatter.redact = redact
+
+
+def _set_level(level: str) -> None:
+    root = logging.getLogger()
+    root.setLevel(level)
+    for chatty in ("asyncio", "httpx", "httpcore", "rq.worker"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
 
 
 @contextmanager
@@ -169,7 +191,7 @@ class LineFormatter(logging.Formatter):
     def __init__(self, process: str, redact: Redactor) -> None:
         super().__init__()
         self._process = process
-        self._redact = redact
+        self.redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -196,7 +218,7 @@ class LineFormatter(logging.Formatter):
             return "true" if value else "false"
         if isinstance(value, (int, float)):
             return f"{value:.6g}" if isinstance(value, float) else str(value)
-        text = self._redact(str(value))
+        text = self.redact(str(value))
         return text if _PLAIN.fullmatch(text) else _quote(text)
 
 

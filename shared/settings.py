@@ -324,6 +324,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "JSON object of headers in place of ours at the upstream site, for the day it wants "
             'others (`{"version":"0.2.64"}`); an empty text leaves one out.',
             group="upstream",
+            fixed="the headers of every request are put together at a start",
+            holds_json=True,
         ),
     ] = "{}"
     upload_endpoint_url: Annotated[
@@ -428,7 +430,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # -- logging
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
-        _m("Least level that is logged.", group="logging", fixed=_LOG),
+        _m("Least level that is logged.", group="logging"),
     ] = "INFO"
     enable_file_log: Annotated[bool, _m("Also log to files.", group="logging", fixed=_LOG)] = False
     log_dir: Annotated[str, _m("Where log files go.", group="logging", fixed=_LOG)] = "./logs"
@@ -509,6 +511,14 @@ def is_secret(name: str) -> bool:
     return bool(_meta(name)["secret"])
 
 
+def names() -> tuple[str, ...]:
+    return Settings.__struct_fields__
+
+
+def group_of(name: str) -> str:
+    return str(_meta(name)["group"])
+
+
 def fixed_because(name: str) -> str | None:
     """Why this setting holds from a start to the next one; None: it can be changed meanwhile."""
     reason: str | None = _meta(name)["fixed"]
@@ -572,6 +582,8 @@ def _changed(settings: Settings, name: str, value: object) -> Settings:
         value = msgspec.json.encode(value).decode()
     if isinstance(value, str) and ("\n" in value or "\0" in value):
         raise SettingsError(f"{name.upper()}: a line break or NUL in the value")
+    if name == "log_level" and isinstance(value, str):
+        value = _log_level(value)
     try:
         read = msgspec.convert(value, _HINTS[name], strict=False)
     except msgspec.ValidationError as error:
@@ -615,14 +627,18 @@ def load(environ: Mapping[str, str], dotenv: Mapping[str, str | None] | None = N
     if "redis_url" in values:
         values["data_save_mode"] = "redis"
     if "log_level" in values:
-        level = values["log_level"].upper()
-        values["log_level"] = "WARNING" if level == "WARN" else level
+        values["log_level"] = _log_level(values["log_level"])
     try:
         settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(_explain(str(error), values)) from error
     _check(settings)
     return settings
+
+
+def _log_level(text: str) -> str:
+    level = text.upper()
+    return "WARNING" if level == "WARN" else level
 
 
 def notices(

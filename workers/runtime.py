@@ -73,7 +73,11 @@ class Resources:
 
     @functools.cached_property
     def upstream(self) -> Upstream:
-        return Upstream(self._configured, observe=metrics.observe_upstream)
+        return Upstream(
+            self._configured,
+            site_cookies=lambda: self.settings.site_cookies,
+            observe=metrics.observe_upstream,
+        )
 
     @functools.cached_property
     def accounts(self) -> Accounts:

@@ -19,9 +19,11 @@ from redis.exceptions import RedisError
 from shared.child import Child, python
 from shared.errors import StoreUnavailable
 from shared.jobs import STEP_SECONDS, JobQueues, open_rq_connection, step
+from shared.sealing import Sealer
 from shared.settings import Settings, environment_of
 from shared.store.connection import Connection
 from shared.store.due import Due
+from shared.store.settings import SettingsInForce
 from workers.schedule import PERIODIC, Periodic
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,12 @@ class Supervisor:
         self._periodic = periodic
         self._connection = Connection(settings.redis_url)
         self._due = Due(self._connection)
+        self._stored_settings = SettingsInForce(
+            self._connection,
+            Sealer(settings.secret_key, settings.secret_key_previous),
+            settings,
+        )
+        self._told_overridden = False
         self._queues = JobQueues(open_rq_connection(settings.redis_url))
 
     async def run(self) -> None:
@@ -93,6 +101,10 @@ class Supervisor:
             await asyncio.sleep(TICK_SECONDS)
 
     async def _tick(self) -> None:
+        if not self._told_overridden:
+            await self._stored_settings.load()
+            self._stored_settings.tell_overridden()
+            self._told_overridden = True
         for work in self._periodic:
             await self._due.add_slot(
                 work.job, step(work.job, ""), period_seconds=work.period_seconds

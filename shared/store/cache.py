@@ -87,6 +87,12 @@ class Cache:
             self._last = body
         return bool(stored)
 
+    async def models_last_at_most(self, ttl_seconds: float) -> None:
+        """The list needs a refresh after that long at the latest, however it was stored."""
+        await self._connection.ask(
+            "models_last", "PEXPIRE", keys.models_fresh(), int(ttl_seconds * 1000), "LT"
+        )
+
     async def models_failed(self, claim: str) -> None:
         """The list could not be read: the old one stays, for 5 s nobody tries again."""
         await self._connection.run(

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from shared.errors import Conflict
+from shared.log import follow
 from shared.sealing import SealBroken, Sealer
 from shared.settings import (
     Settings,
@@ -176,6 +177,7 @@ class SettingsInForce:
             else:
                 stored[name] = value
         self._current, self._stored = current, stored
+        follow(current)
 
     def _words(self, name: str, value: object, by: Author) -> tuple[str, ...]:
         """The script's arguments for one change; none where nothing changes.

@@ -77,13 +77,15 @@ class Upstream:
         self,
         settings: Settings,
         *,
+        site_cookies: Callable[[], str] | None = None,
         observe: Observe | None = None,
         open_transport: OpenTransport | None = None,
     ) -> None:
+        """`site_cookies`: those in force now, where an operator may change them meanwhile."""
         self._site = _Site(
             settings.qwen_chat_proxy_url, changed_headers=settings.changed_site_headers
         )
-        self._cookies = settings.site_cookies
+        self._site_cookies = site_cookies or (lambda: settings.site_cookies)
         self._observe = observe or (lambda operation, outcome, seconds: None)
         self._egresses = Egresses(
             open_transport or KeepingTransport, default_proxy=settings.proxy_url
@@ -173,7 +175,7 @@ class Upstream:
 
     def conceal(self, error: GatewayError, session: Session) -> None:
         """As `Session.conceal`; for failures that a stream tells of, which its reader decodes."""
-        session.conceal(error, site_cookies=self._cookies)
+        session.conceal(error, site_cookies=self._site_cookies())
 
     # -- one exchange
 
@@ -244,7 +246,7 @@ class Upstream:
             build = self._site.headers.stream
         elif operation in ("sign_in", "profile"):
             build = self._site.headers.few
-        headers = build(token=session.token, cookies=session.cookies or self._cookies)
+        headers = build(token=session.token, cookies=session.cookies or self._site_cookies())
         if body:
             headers["content-length"] = str(len(body))
         extensions = {

@@ -74,3 +74,20 @@ async def test_no_ttl_means_fresh_until_somebody_insists(store: Store) -> None:
     assert (await store.cache.models_get()).fresh
     assert await store.cache.models_claim() is None
     assert await store.cache.models_claim(forced=True)
+
+
+async def test_a_shorter_life_holds_for_the_list_there_is_and_a_longer_one_does_not(
+    store: Store,
+) -> None:
+    claim = await store.cache.models_claim()
+    assert claim is not None
+    assert await store.cache.models_put(claim, b"[1]", ttl_seconds=3600)
+    await store.cache.models_last_at_most(7200)
+    assert await store.connection.ask("ttl", "TTL", keys.models_fresh()) <= 3600
+    await store.cache.models_last_at_most(0.03)
+
+    async def stale() -> bool:
+        return not (await store.cache.models_get()).fresh
+
+    await until(stale, seconds=1)
+    assert (await store.cache.models_get()).body == b"[1]"

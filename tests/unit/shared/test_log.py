@@ -215,3 +215,18 @@ def test_no_more_rotated_files_are_kept_than_asked(tmp_path: Path) -> None:
     handler.close()
     kept = sorted(f.name for f in tmp_path.iterdir() if not f.name.endswith(".lock"))
     assert kept == ["gateway.log", "gateway.log.1", "gateway.log.2"]
+
+
+def test_a_log_follows_the_level_and_the_secrets_of_changed_settings(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    log.set_up_log("gateway", load({}))
+    logger = logging.getLogger("test")
+    log.follow(load({"LOG_LEVEL": "WARNING", "SITE_COOKIES": "a-new-secret"}))
+    logger.info("unheard")
+    logger.warning("told", extra={"what": "a-new-secret"})
+    [line] = lines_of(capfd)
+    assert "what=***" in line
+    log.follow(load({}))
+    logger.info("told again")
+    assert len(lines_of(capfd)) == 1

@@ -1,12 +1,26 @@
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import settings
-from shared.settings import AccountEntry, Settings, SettingsError, environment_of, load
+from shared.settings import (
+    AccountEntry,
+    Settings,
+    SettingsError,
+    changed,
+    default_of,
+    description_of,
+    environment_of,
+    fixed_because,
+    is_default,
+    load,
+    names,
+    value_of,
+)
 
 REDIS = {
     "REDIS_URL": "redis://localhost/0",
@@ -336,3 +350,86 @@ def test_a_child_loads_the_very_settings_it_was_handed(
 )
 def test_memory_is_read_in_megabytes(text: str, megabytes: int | None) -> None:
     assert load({"WORKER_MAX_MEMORY": text}).worker_max_memory_mb == megabytes
+
+
+# -- changed while the fleet runs
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("batch_login_concurrency", 50, 50),
+        ("batch_login_concurrency", "7", 7),
+        ("output_think", False, False),
+        ("keepalive_seconds", 3, 3.0),
+        ("search_info_mode", "text", "text"),
+        ("log_level", "debug", "DEBUG"),
+        ("model_aliases", {"a": "b"}, '{"a":"b"}'),
+        ("model_aliases", '{"a":"b"}', '{"a":"b"}'),
+        ("site_cookies", "", ""),
+    ],
+)
+def test_a_changed_setting_is_read_as_the_environments(
+    name: str, value: object, read: object
+) -> None:
+    before = Settings(chat_retry_count=9)
+    after = changed(before, name, value)
+    assert getattr(after, name) == read
+    assert after == msgspec.structs.replace(before, **{name: read})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("batch_login_concurrency", 0, "BATCH_LOGIN_CONCURRENCY: expected a whole number from 1"),
+        ("batch_login_concurrency", 51, "BATCH_LOGIN_CONCURRENCY: expected a whole number from 1"),
+        ("batch_login_concurrency", None, "BATCH_LOGIN_CONCURRENCY: expected a whole number"),
+        ("batch_login_concurrency", [1], "BATCH_LOGIN_CONCURRENCY: expected a whole number"),
+        ("batch_login_concurrency", True, "BATCH_LOGIN_CONCURRENCY: expected a whole number"),
+        ("chat_retry_count", 1.5, "CHAT_RETRY_COUNT: expected a whole number from 0 up, got 1.5"),
+        ("keepalive_seconds", 0.5, "KEEPALIVE_SECONDS: expected a number from 1 up, got 0.5"),
+        ("keepalive_seconds", "nan", "KEEPALIVE_SECONDS: "),
+        ("output_think", "perhaps", "OUTPUT_THINK: expected true or false"),
+        ("search_info_mode", "list", "SEARCH_INFO_MODE: expected one of table, text, got 'list'"),
+        ("model_aliases", {"a": 1}, "MODEL_ALIASES: expected a JSON object of strings"),
+        ("model_aliases", {"": "b"}, "MODEL_ALIASES: empty names"),
+        ("model_aliases", 5, "MODEL_ALIASES: expected a JSON object of strings"),
+        ("site_cookies", 5, "SITE_COOKIES: expected text, got a secret value"),
+        ("site_cookies", "a\nb", "SITE_COOKIES: a line break or NUL in the value"),
+        ("batch_login_concurency", 5, "batch_login_concurency: there is no such setting; did you "),
+        ("BATCH_LOGIN_CONCURRENCY", 5, "BATCH_LOGIN_CONCURRENCY: there is no such setting; did "),
+        ("", 5, ": there is no such setting"),
+        ("__class__", 5, "__class__: there is no such setting"),
+        ("service_port", 5, "service_port: changes with the next start only, because the gateway "),
+        ("api_key", "sk-1", "api_key: changes with the next start only, because it must hold "),
+    ],
+)
+def test_a_wrong_change_is_refused_with_the_settings_name(
+    name: str, value: object, message: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        changed(Settings(), name, value)
+    assert str(refused.value).startswith(message)
+    assert refused.value.setting == name
+
+
+def test_what_holds_sockets_processes_or_seals_changes_with_a_start_only() -> None:
+    for name in ("service_port", "workers", "secret_key", "api_key", "redis_url", "data_dir"):
+        assert fixed_because(name), name
+    named_by_the_contract = (
+        "batch_login_concurrency", "chat_retry_count", "search_info_mode", "output_think",
+        "simple_model_map", "rate_limit_per_minute", "model_aliases", "auto_refresh",
+    )  # fmt: skip
+    for name in named_by_the_contract:
+        assert fixed_because(name) is None, name
+
+
+def test_every_setting_is_shown_with_default_and_description_and_no_secret() -> None:
+    settings = Settings(site_cookies="hidden", api_key="sk-hidden", accounts="a@b.c:hidden")
+    for name in names():
+        assert description_of(name)
+        assert "hidden" not in str(value_of(settings, name))
+    assert value_of(settings, "site_cookies") == "***"
+    assert value_of(settings, "metrics_token") == ""
+    assert default_of("model_aliases") == {"claude-*": "qwen3-coder-plus"}
+    assert not is_default(settings, "api_key")
