@@ -3,7 +3,7 @@
 from starlette.routing import BaseRoute, Route
 
 from gateway.admin.routes import ADMIN_ROUTES
-from gateway.api import accounts, keys, requests, settings, usage
+from gateway.api import accounts, keys, settings
 from gateway.endpoints import health, models, responses
 from gateway.endpoints.chat import chat_handler
 from gateway.endpoints.count_tokens import count_tokens
