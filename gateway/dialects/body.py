@@ -37,12 +37,17 @@ def read_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         return read_body(whole, decoder)
 
 
+def is_empty(value: bytes) -> bool:
+    """`null`, or `[]` with any blanks in it."""
+    return value == b"null" or value.split() in ([b"[]"], [b"[", b"]"])
+
+
 def _read(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError:
         fields = _decode_fields(body)
-        given = {name: value for name, value in fields.items() if not _is_empty(bytes(value))}
+        given = {name: value for name, value in fields.items() if not is_empty(bytes(value))}
         return decoder.decode(msgspec.json.encode(given))
 
 
@@ -53,11 +58,6 @@ _ESCAPE = re.compile(rb"\\(?:%b\\%b|(?P<lone>%b|%b)|.)" % (_HIGH, _LOW, _HIGH, _
 
 def _without_lone_surrogates(body: bytes) -> bytes:
     return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape["lone"] else escape[0], body)
-
-
-def _is_empty(value: bytes) -> bool:
-    """`null`, or `[]` with any blanks in it."""
-    return value == b"null" or value.split() in ([b"[]"], [b"[", b"]"])
 
 
 def _malformed(error: Exception) -> BadRequest:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.dialects.body import read_body
+from gateway.dialects.body import is_empty, read_body
 from gateway.dialects.fields import EFFORT_BUDGETS, asks, at_least_one, says_something
 from gateway.dialects.openai_fields import (
     ROLES,
@@ -288,10 +288,9 @@ def _refuse_unsupported(given: _Request) -> None:
 
 
 def _read_echo(given: _Request, body: bytes, *, plain: bool, namespaces: dict[str, str]) -> Echo:
-    raw = _GIVEN_DECODER.decode(body)
-    default = _AsGiven()
+    raw, default = read_body(body, _GIVEN_DECODER), _AsGiven()
     repeated = {
-        name: value if bytes(value := getattr(raw, name)) != b"null" else getattr(default, name)
+        name: getattr(default if is_empty(bytes(getattr(raw, name))) else raw, name)
         for name in _AsGiven.__struct_fields__
     }
     return Echo(

@@ -5,8 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.dialects import openai_responses
+from gateway.dialects import Turn, openai_responses
 from gateway.dialects.responses_request import given_of, input_of, with_earlier
+from shared.chat.collect import Reply
 from shared.chat.request import (
     ChatRequest,
     Message,
@@ -443,6 +444,30 @@ def test_the_answer_repeats_the_request_as_it_was_given() -> None:
     assert msgspec.json.decode(echo.reasoning) == {"effort": None, "summary": None}
     assert (echo.instructions, echo.metadata, echo.max_output_tokens) == ("i", {"a": "b"}, 9)
     assert (echo.store, echo.background, echo.previous_response_id) == (False, False, "resp_1")
+
+
+def test_what_is_empty_is_repeated_as_if_it_were_absent() -> None:
+    given = read(tools=None, tool_choice=[], text=[], reasoning=[]).given
+    assert given_of(given).echo == given_of(read().given).echo
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        '"instructions":"half \\ud83d"',
+        '"tools":[{"type":"function","name":"f","description":"\\ud83d"}]',
+        '"tools":[{"type":"function","name":"f","unknown":"\\ud83d"}]',
+        '"text":{"format":{"type":"text"},"unknown":["\\udc00"]}',
+    ],
+)
+def test_half_a_character_anywhere_spoils_neither_the_request_nor_its_answer(field: str) -> None:
+    body = f'{{"model":"m","input":"half \\ud83d x",{field}}}'.encode()
+    request = openai_responses.read_request(body)
+    assert request.messages[-1] == user("half \ufffd x")
+    turn = Turn(id="resp_" + "0" * 24, created=1, model="m", given=request.given)
+    msgspec.json.decode(openai_responses.write_reply(turn, Reply(text="x")))
+    echo = given_of(request.given).echo
+    assert msgspec.json.decode(msgspec.json.encode(echo), type=type(echo)) == echo
 
 
 def test_what_codex_sends_is_read_whole() -> None:
