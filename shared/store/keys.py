@@ -200,6 +200,106 @@ login_slot = Key(
     holds="the moment the next login may start through this egress, ms",
 )
 
+# -- batches
+batches = Key(
+    "gw:{pool}:batches",
+    type="zset",
+    owner="batches",
+    ttl=KEPT,
+    holds="batch → when it was put down, ms; those older than 30 d leave with the next one",
+)
+batch = Key(
+    "gw:{pool}:batch:<batch>",
+    type="hash",
+    owner="batches",
+    ttl="30 d (1 h while its lines are read)",
+    holds="kind, state, counters, times",
+)
+batch_lines = Key(
+    "gw:{pool}:batch_lines:<batch>",
+    type="hash",
+    owner="batches",
+    ttl="30 d (1 h while its lines are read)",
+    holds="line → JSON of its e-mail, its status and a message",
+)
+batch_inputs = Key(
+    "gw:{pool}:batch_inputs:<batch>",
+    type="hash",
+    owner="batches",
+    ttl="30 d; 7 d from its batch's end",
+    holds="line → its account, sealed; gone when the line has succeeded",
+)
+batch_failed = Key(
+    "gw:{pool}:batch_failed:<batch>",
+    type="zset",
+    owner="batches",
+    ttl="30 d after the last",
+    holds="`<line>:<egress>` that failed → line",
+)
+batch_tries = Key(
+    "gw:{pool}:batch_tries:<batch>",
+    type="hash",
+    owner="batches",
+    ttl="30 d after the last",
+    holds="line → how often its login failed for a reason that may pass",
+)
+batch_recent = Key(
+    "gw:{pool}:batch_recent:<batch>",
+    type="list",
+    owner="batches",
+    ttl="30 d after the last",
+    holds="the newest 20 lines that ended",
+)
+batch_lanes = Key(
+    "gw:{pool}:batch_lanes:<batch>",
+    type="zset",
+    owner="batches",
+    ttl="30 d (1 h while its lines are read)",
+    holds="egress with waiting lines → when to look at them, ms",
+)
+batch_waiting = Key(
+    "gw:{pool}:batch_waiting:<batch>:<egress>",
+    type="zset",
+    owner="batches",
+    ttl="30 d after the last",
+    holds="line that waits → its number; one that waits again → until when, ms",
+)
+batch_rotation = Key(
+    "gw:{pool}:batch_rotation",
+    type="zset",
+    owner="batches",
+    ttl=KEPT,
+    holds="batch with waiting lines → when it was last served (`serial`): the first is next",
+)
+batch_running = Key(
+    "gw:{pool}:batch_running",
+    type="zset",
+    owner="batches",
+    ttl=KEPT,
+    holds="`<batch>:<line>` that is claimed → until when, ms; `BATCH_LOGIN_CONCURRENCY` at most",
+)
+batch_claims = Key(
+    "gw:{pool}:batch_claims",
+    type="hash",
+    owner="batches",
+    ttl=KEPT,
+    holds="`<batch>:<line>` that is claimed → `<fence>:<egress>`",
+)
+batch_outcomes = Key(
+    "gw:{pool}:batch_outcomes",
+    type="hash",
+    owner="batches",
+    ttl=KEPT,
+    holds="outcome → lines of all batches that ended so: the metric `batch_lines`",
+)
+login_pace = Key(
+    "gw:{pool}:login_pace:<egress>",
+    type="string",
+    owner="batches",
+    ttl="10 min after the last refusal",
+    holds="`<ms>:<until ms>`: the upstream wants logins of batches this far apart here",
+)
+
 # -- API keys
 api_keys = Key(
     "gw:{keys}:records",

@@ -20,6 +20,7 @@ from shared.settings import Settings
 from shared.store import api_keys, keys
 from shared.store.accounts import STATES, Accounts, State
 from shared.store.api_keys import ApiKeys
+from shared.store.batches import Batches
 from shared.store.cache import Cache
 from shared.store.connection import Connection, Observe, observe_nothing
 from shared.store.counts import Counts
@@ -74,6 +75,9 @@ class Store:
         self.cache = Cache(self.connection)
         self.idempotency = Idempotency(self.connection)
         self.responses = Responses(self.connection, self.sealer)
+        self.batches = Batches(
+            self.connection, self.sealer, accounts=self.accounts, settings=self.settings
+        )
         self.due = Due(self.connection)
         self.counts = Counts(self.connection)
         self.ledger = Ledger(self.connection)
