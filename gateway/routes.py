@@ -28,12 +28,17 @@ ROUTES: list[BaseRoute] = [
     Route("/metrics", health.show_metrics),
     *ADMIN_ROUTES,  # `/` and `/admin/…`, the operator's pages
     Route("/api/accounts", accounts.list_accounts),
+    Route("/api/accounts", accounts.create_account, methods=["POST"]),
     Route("/api/accounts/{email}", accounts.show_account),
+    Route("/api/accounts/{email}", accounts.change_account, methods=["PATCH"]),
+    Route("/api/accounts/{email}", accounts.delete_account, methods=["DELETE"]),
+    Route("/api/accounts/{email}/refresh", accounts.refresh_account, methods=["POST"]),
+    Route("/api/accounts/{email}/reset", accounts.reset_account, methods=["POST"]),
     Route("/api/keys", keys.list_keys),
     Route("/api/keys", keys.create_key, methods=["POST"]),
     Route("/api/keys/{id}", keys.change_key, methods=["PATCH"]),
     Route("/api/keys/{id}", keys.delete_key, methods=["DELETE"]),
-]
     Route("/api/settings", settings.show_settings),
     Route("/api/settings", settings.change_settings, methods=["PATCH"]),
     Route("/api/settings/audit", settings.list_changes),
+]

@@ -9,13 +9,15 @@ import logging
 import time
 
 from shared import metrics
-from shared.errors import AccountDead, GatewayError, UpstreamBlocked
+from shared.errors import AccountDead, Conflict, GatewayError, UpstreamBlocked, UpstreamBusy
 from shared.settings import parse_accounts
+from shared.store.accounts import account_id
 from shared.store.leases import Lease
-from shared.store.logins import Claim, FreshToken
+from shared.store.logins import Claim, FreshToken, Wait
 from shared.store.outcome import EgressRest
 from shared.store.store import Store
 from shared.upstream.client import Session, Upstream
+from shared.upstream.login import AccessToken
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ EGRESS_REST = EgressRest(seconds=120)
 
 
 class Accounts:
-    """Sessions for lent accounts. One per process."""
+    """Sessions for lent accounts, and the verbs of an operator that need both. One per process."""
 
     def __init__(self, *, store: Store, upstream: Upstream) -> None:
         self._store = store
@@ -57,6 +59,53 @@ class Accounts:
         """A session with another token than the lease's, which was refused. Raises as `session`."""
         return await self._logged_in(lease, rejected_version=lease.token_version)
 
+    async def add(self, email: str, password: str, *, proxy: str = "") -> None:
+        """There is a new account and it is signed in; when that fails, nothing is kept of it.
+
+        Raises:
+            Conflict: there is one with this e-mail address, or somebody is just adding it.
+            LoginFailed: the upstream doesn't let it log in (`AccountDead`: and never will).
+            UpstreamBlocked: the firewall refuses this egress.
+            UpstreamBusy: too many logins wait for this egress.
+            StoreUnavailable: Redis did not answer.
+        """
+        accounts, logins = self._store.accounts, self._store.logins
+        claim = await logins.claim_new(
+            account_id(email),
+            password=password,
+            proxy=proxy,
+            egress=accounts.egress_of(proxy),
+            patience_seconds=LOGIN_WAIT_SECONDS,
+        )
+        if isinstance(claim, Wait):
+            if claim.spaced:
+                raise UpstreamBusy(
+                    "Too many logins wait for this egress address",
+                    pause_seconds=claim.milliseconds / 1000 - LOGIN_WAIT_SECONDS,
+                )
+            raise Conflict("Somebody is just adding this account")
+        token = await self._sign_in(claim)
+        await asyncio.shield(asyncio.ensure_future(self._add(claim, token)))
+
+    async def refresh(self, email: str) -> None:
+        """The account has a new access token; whoever is just logging it in does it for us, too.
+
+        An operator asks for it: a dead account is tried, and alive when that goes well.
+
+        Raises:
+            NotFound: there is none.
+            others: as `session`.
+        """
+        account = account_id(email)
+        answer = await self._store.logins.claim_or_wait(
+            account,
+            rejected_version=await self._store.logins.token_version(account),
+            wait_seconds=LOGIN_WAIT_SECONDS,
+            by_hand=True,
+        )
+        if isinstance(answer, Claim):
+            await self._log_in(answer)
+
     async def add_from_environment(self) -> None:
         """Add the accounts of `ACCOUNTS`; one process does it, the others see it done."""
         entries = parse_accounts(self._store.settings.configured.accounts)
@@ -76,6 +125,24 @@ class Accounts:
 
     async def _log_in(self, claim: Claim) -> str:
         """Sign in under the claim and store the token, or the reason why there is none."""
+        token = await self._sign_in(claim)
+        await self._store.logins.store(claim, token.token, expires_at=token.expires_at)
+        return token.token
+
+    async def _add(self, claim: Claim, token: AccessToken) -> None:
+        try:
+            await self._store.accounts.add(
+                claim.account,
+                claim.password,
+                proxy=claim.proxy,
+                access_token=token.token,
+                token_expires_at=token.expires_at,
+            )
+        finally:
+            await self._store.logins.give_up(claim)
+
+    async def _sign_in(self, claim: Claim) -> AccessToken:
+        """The token the upstream gives; a failure is told to everybody who waits for it."""
         try:
             await asyncio.sleep(claim.start_in_ms / 1000)
             token = await self._upstream.sign_in(
@@ -89,8 +156,7 @@ class Accounts:
             await self._store.logins.give_up(claim)
             raise
         metrics.LOGINS.of("succeeded").inc()
-        await self._store.logins.store(claim, token.token, expires_at=token.expires_at)
-        return token.token
+        return token
 
     async def _note_failure(self, claim: Claim, error: GatewayError) -> None:
         dead = isinstance(error, AccountDead)

@@ -13,6 +13,7 @@
     │  ├─ MethodNotAllowed            405
     │  ├─ Conflict                    409
     │  ├─ PayloadTooLarge             413
+    │  ├─ LoginRefused                422   the upstream did not let an operator's account log in
     │  └─ RateLimited                 429   the caller is over its limits
     ├─ UpstreamError                  502   the far side's fault
     │  ├─ UpstreamRejected            502   it said no; another account would hear the same
@@ -153,6 +154,13 @@ class PayloadTooLarge(ClientError):
 
     status = 413
     code = "body_too_large"
+
+
+class LoginRefused(ClientError):
+    """The upstream did not let this account log in."""
+
+    status = 422
+    code = "login_failed"
 
 
 class RateLimited(ClientError):

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from shared.errors import Conflict, NotFound
 from shared.sealing import SealBroken, Sealer
@@ -80,6 +81,25 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     last_error: LastError | None
     added_at: int
     last_used: float | None
+
+
+class AccountChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change may set; what isn't given stays.
+
+    `proxy` and `cookies`: None or '' = none of its own. `concurrency`: None = that of all accounts.
+    A new `password` makes the account new: it has no token and isn't dead any more.
+    """
+
+    enabled: bool | UnsetType = UNSET
+    concurrency: int | UnsetType | None = UNSET
+    proxy: str | UnsetType | None = UNSET
+    cookies: str | UnsetType | None = UNSET
+    password: str | UnsetType = UNSET
+
+    def __repr__(self) -> str:
+        """Three of them are secrets."""
+        given = [name for name in self.__struct_fields__ if getattr(self, name) is not UNSET]
+        return f"AccountChanges({', '.join(given)})"
 
 
 class AccountPage(msgspec.Struct, frozen=True):
@@ -200,24 +220,36 @@ class Accounts:
         """
         _found(await self._connection.run("account_delete", keys.POOL, account_id(email)))
 
+    async def change(self, email: str, changes: AccountChanges) -> None:
+        """In force with the next lease, all of it at once.
+
+        Raises:
+            NotFound: there is none.
+
+        Script: account_change.lua
+        """
+        account = account_id(email)
+        pairs = self._pairs(account, changes)
+        if pairs:
+            await self._change(account, *pairs)
+        else:
+            await self.get(account)
+
     async def set_enabled(self, email: str, enabled: bool) -> None:
         """In force with the next lease."""
-        await self._change(email, "enabled", "1" if enabled else "0")
+        await self.change(email, AccountChanges(enabled=enabled))
 
     async def set_concurrency(self, email: str, concurrency: int | None) -> None:
         """Leases at once; None = `ACCOUNT_CONCURRENCY`."""
-        await self._change(email, "concurrency", "" if concurrency is None else str(concurrency))
+        await self.change(email, AccountChanges(concurrency=concurrency))
 
     async def set_proxy(self, email: str, proxy: str) -> None:
         """The account leaves through `proxy` ('' = as all do)."""
-        record = keys.account(account_id(email))
-        sealed = self._sealer.seal(proxy, place=f"{record}#proxy")
-        await self._change(email, "proxy", sealed, "egress", self.egress_of(proxy))
+        await self.change(email, AccountChanges(proxy=proxy))
 
     async def set_cookies(self, email: str, cookies: str) -> None:
         """Cookies for the upstream's site that belong to this account alone."""
-        record = keys.account(account_id(email))
-        await self._change(email, "cookies", self._sealer.seal(cookies, place=f"{record}#cookies"))
+        await self.change(email, AccountChanges(cookies=cookies))
 
     async def reset(self, email: str) -> None:
         """Ends its cooldowns, the rest of its egress address, its pause after a failed login, and
@@ -315,6 +347,25 @@ class Accounts:
             repr(float(token_expires_at)) if access_token else "",
         )
         return done
+
+    def _pairs(self, account: str, changes: AccountChanges) -> list[str]:
+        """Field, value, field, value … as the script takes them."""
+        place = keys.account(account)
+        pairs: list[str] = []
+        if changes.enabled is not UNSET:
+            pairs += "enabled", "1" if changes.enabled else "0"
+        if changes.concurrency is not UNSET:
+            pairs += "concurrency", "" if changes.concurrency is None else str(changes.concurrency)
+        if changes.proxy is not UNSET:
+            proxy = changes.proxy or ""
+            pairs += "proxy", self._sealer.seal(proxy, place=f"{place}#proxy")
+            pairs += "egress", self.egress_of(proxy)
+        if changes.cookies is not UNSET:
+            cookies = self._sealer.seal(changes.cookies or "", place=f"{place}#cookies")
+            pairs += "cookies", cookies
+        if changes.password is not UNSET:
+            pairs += "password", self._sealer.seal(changes.password, place=f"{place}#password")
+        return pairs
 
     async def _change(self, email: str, *pairs: str) -> None:
         _found(

@@ -6,6 +6,9 @@ Knows: who may log in, when, and whose result counts. Does not know: how to log 
           → Wait         another one logs in (or the next free slot is far): come back
           → Claim        log in after `start_in_ms`, then `store`, `fail` or `give_up`
 
+An account that isn't there yet is logged in under a claim of the same kind (`claim_new`), and added
+with its token: a login that failed leaves no account behind.
+
 A fence is a number that only grows. `store` with a fence lower than the account's highest is
 refused: a claimer that was frozen past its time can't overwrite what its successor got.
 
@@ -23,6 +26,7 @@ import msgspec
 
 from shared.errors import (
     AccountDead,
+    Conflict,
     GatewayError,
     LoginFailed,
     NoAccount,
@@ -101,13 +105,15 @@ class Logins:
         rejected_version: str = "",
         patience_seconds: float = 60,
         margin_seconds: float = FRESH_MARGIN_SECONDS,
+        by_hand: bool = False,
     ) -> FreshToken | Wait | Claim:
         """Answers what the caller is to do for a fresh token, without waiting.
 
         Args:
-            rejected_version: version of the token that the upstream has just refused.
+            rejected_version: version of the token that is not wanted any more.
             patience_seconds: no claim is given that could only start later than this.
             margin_seconds: a token that lapses sooner is not fresh (refresh ahead with hours).
+            by_hand: an operator wants it to be tried, also on a dead or disabled account.
 
         Raises:
             AccountDead: it can't log in until an operator mends it.
@@ -129,6 +135,7 @@ class Logins:
             int(CLAIM_TTL_SECONDS * 1000),
             self._settings.current.login_min_interval_ms,
             int(patience_seconds * 1000),
+            "1" if by_hand else "",
         )
         match reply:
             case ["fresh", token, expires_at, version]:
@@ -158,6 +165,40 @@ class Logins:
             case _:
                 raise NotFound("There is no such account.")
 
+    async def claim_new(
+        self,
+        account: str,
+        *,
+        password: str,
+        proxy: str,
+        egress: str,
+        patience_seconds: float = 60,
+    ) -> Wait | Claim:
+        """Like `claim` for an account that isn't there yet: who logs in to add it.
+
+        Raises:
+            Conflict: it is there.
+            UpstreamBlocked: the egress address rests.
+            StoreUnavailable: Redis did not answer.
+
+        Script: login_claim_new.lua
+        """
+        claiming = self._claim_new(account, password, proxy, egress, patience_seconds)
+        return await self._claim_or_give_up(claiming)
+
+    async def token_version(self, account: str) -> str:
+        """The version of the account's token, `""` when it has none.
+
+        Raises:
+            NotFound: there is no such account.
+        """
+        reply = await self._connection.ask(
+            "token_version", "HGET", keys.account(account), "token_version"
+        )
+        if reply is None:
+            raise NotFound("There is no such account.")
+        return str(reply)
+
     async def claim_or_wait(
         self,
         account: str,
@@ -165,6 +206,7 @@ class Logins:
         rejected_version: str = "",
         wait_seconds: float = 60,
         margin_seconds: float = FRESH_MARGIN_SECONDS,
+        by_hand: bool = False,
     ) -> FreshToken | Claim:
         """Like `claim`, but waits while another one logs in.
 
@@ -184,6 +226,7 @@ class Logins:
                         rejected_version=rejected_version,
                         patience_seconds=max(0, left),
                         margin_seconds=margin_seconds,
+                        by_hand=by_hand,
                     )
                 )
                 if not isinstance(answer, Wait):
@@ -255,6 +298,7 @@ class Logins:
                 int(pause_seconds * 1000),
                 self._settings.current.account_concurrency,
                 rest_fact(egress_rest),
+                claim.egress,
             )
         )
         return bool(noted)
@@ -276,9 +320,39 @@ class Logins:
             await asyncio.wait(self._tasks)
         await self._subscriber.stop()
 
-    async def _claim_or_give_up(
-        self, claiming: Coroutine[Any, Any, FreshToken | Wait | Claim]
-    ) -> FreshToken | Wait | Claim:
+    async def _claim_new(
+        self, account: str, password: str, proxy: str, egress: str, patience_seconds: float
+    ) -> Wait | Claim:
+        reply = await self._connection.run(
+            "login_claim_new",
+            keys.POOL,
+            account,
+            egress,
+            int(CLAIM_TTL_SECONDS * 1000),
+            self._settings.current.login_min_interval_ms,
+            int(patience_seconds * 1000),
+        )
+        match reply:
+            case ["claim", fence, start_in_ms]:
+                return Claim(
+                    account=account,
+                    fence=fence,
+                    start_in_ms=start_in_ms,
+                    password=password,
+                    proxy=proxy,
+                    cookies="",
+                    egress=egress,
+                )
+            case ["wait", milliseconds]:
+                return Wait(milliseconds)
+            case ["later", milliseconds]:
+                return Wait(milliseconds, spaced=True)
+            case ["blocked", milliseconds]:
+                raise UpstreamBlocked(retry_after_seconds=max(1, milliseconds / 1000))
+            case _:
+                raise Conflict("There is an account with this e-mail address.")
+
+    async def _claim_or_give_up(self, claiming: Coroutine[Any, Any, T]) -> T:
         """What `claiming` answers; a claim that comes after its asker was cancelled is given up."""
         asking = self._spawn(claiming)
         try:
@@ -287,7 +361,7 @@ class Logins:
             self._spawn(self._give_up_unwanted(asking))
             raise
 
-    async def _give_up_unwanted(self, asking: "asyncio.Task[FreshToken | Wait | Claim]") -> None:
+    async def _give_up_unwanted(self, asking: "asyncio.Task[T]") -> None:
         try:
             answer = await asking
             if isinstance(answer, Claim):

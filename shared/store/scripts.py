@@ -23,7 +23,7 @@ from shared.store import keys
 
 _FOLDER = Path(__file__).parent / "lua"
 # Included by others, run by nobody.
-_PRELUDES = frozenset({"pool", "responses", "credentials", "batches"})
+_PRELUDES = frozenset({"batches", "credentials", "login_slot", "pool", "responses"})
 _HEAD_KEY = re.compile(r"-- KEYS\[(\d+)\] \S+: \S")
 _HEAD_ARGUMENT = re.compile(r"-- ARGV\[(\d+)(\.\.\.)?\] \S+: \S")
 _USED_KEY = re.compile(r"KEYS\[(\d+)\]")

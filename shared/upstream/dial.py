@@ -53,7 +53,8 @@ class ProxyAddress(NamedTuple):
         """
         try:
             parts = urllib.parse.urlsplit(url)
-            port = parts.port or _DEFAULT_PORTS[parts.scheme]
+            default_port = _DEFAULT_PORTS[parts.scheme]
+            port = parts.port or default_port
         except (ValueError, KeyError) as error:
             raise httpx.ProxyError("The egress proxy's address can't be read") from error
         if not parts.hostname:
@@ -65,6 +66,15 @@ class ProxyAddress(NamedTuple):
             urllib.parse.unquote(parts.username or ""),
             urllib.parse.unquote(parts.password or ""),
         )
+
+    @classmethod
+    def accepts(cls, url: str) -> bool:
+        """Whether `parse` can read it."""
+        try:
+            cls.parse(url)
+        except httpx.ProxyError:
+            return False
+        return True
 
     @property
     def authorization(self) -> bytes | None:

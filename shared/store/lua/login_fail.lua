@@ -9,13 +9,21 @@
 -- ARGV[6] pause: no further login of this account for so long, ms; the account rests meanwhile
 -- ARGV[7] limit: leases per account unless it has its own limit
 -- ARGV[8] rest: '' or JSON {ms, reason}: the firewall refused the egress, the account is not to blame
+-- ARGV[9] egress: of the claim
 -- returns noted: 1
--- returns refused: 0 when the fence is lower than the account's, or the account is gone
+-- returns refused: 0 when the fence is lower than the account's, or the account is gone since
 local id = ARGV[1]
 local key = K_ACCOUNT .. id
-local fence = redis.call('HGET', key, 'fence')
-if not fence or tonumber(ARGV[2]) < tonumber(fence) then return 0 end
 local now = clock_ms()
+local fence = redis.call('HGET', key, 'fence')
+if not fence and redis.call('GET', K_LOGIN .. id) == ARGV[2] then
+  -- An account that was to be added: nothing is kept of it.
+  redis.call('DEL', K_LOGIN .. id)
+  if ARGV[8] ~= '' then rest_egress(ARGV[9], cjson.decode(ARGV[8]), now) end
+  redis.call('PUBLISH', C_LOGINS, id)
+  return 1
+end
+if not fence or tonumber(ARGV[2]) < tonumber(fence) then return 0 end
 local pause = tonumber(ARGV[6])
 redis.call('DEL', K_LOGIN .. id)
 redis.call('HSET', key, 'error_at', math.floor(now / 1000), 'error_code', ARGV[3],

@@ -7,6 +7,7 @@ import pytest
 
 from shared.errors import (
     AccountDead,
+    Conflict,
     LoginFailed,
     NoAccount,
     NotFound,
@@ -14,7 +15,9 @@ from shared.errors import (
     UpstreamBlocked,
 )
 from shared.sealing import Sealer
+from shared.settings import Settings
 from shared.store import keys
+from shared.store.accounts import AccountChanges
 from shared.store.connection import Connection
 from shared.store.logins import Claim, FreshToken, Logins, Wait
 from shared.store.outcome import EgressRest
@@ -308,3 +311,107 @@ async def test_who_begins_to_wait_while_the_last_one_stops_hears_all_the_same(
     assert isinstance(await next_one, FreshToken)
     assert time.monotonic() - started < 0.6  # by a message: who looks by himself does it at 1 s
     await logins.close()
+
+
+# -- accounts that aren't there yet
+
+
+async def claim_new(store: Store, *, proxy: str = "", patience_seconds: float = 60) -> Claim | Wait:
+    return await store.logins.claim_new(
+        email(0),
+        password="pw0",
+        proxy=proxy,
+        egress=store.accounts.egress_of(proxy),
+        patience_seconds=patience_seconds,
+    )
+
+
+async def test_one_of_many_logs_in_an_account_that_is_to_be_added(open_store: OpenStore) -> None:
+    stores = [open_store() for _ in range(4)]
+    answers = await asyncio.gather(*(claim_new(stores[n % 4]) for n in range(40)))
+    claims = [answer for answer in answers if isinstance(answer, Claim)]
+    assert len(claims) == 1
+    assert "pw0" not in repr(claims[0])
+    await stores[0].accounts.add(email(0), "pw0", access_token="jwt", token_expires_at=9e9)
+    await stores[0].logins.give_up(claims[0])
+    with pytest.raises(Conflict):
+        await claim_new(stores[1])
+
+
+async def test_logins_of_new_accounts_keep_the_pace_of_their_egress(open_store: OpenStore) -> None:
+    store = open_store(login_min_interval_ms=500)
+    await store.accounts.add_missing(entries(2)[1:])
+    first = await claim_of(store, email(1))
+    second = await claim_new(store)
+    assert isinstance(second, Claim)
+    assert first.start_in_ms == 0
+    assert 300 < second.start_in_ms <= 500
+    await store.logins.give_up(second)
+    assert isinstance(await claim_new(store, patience_seconds=0.1), Wait)
+    other = await claim_new(store, proxy="http://proxy:1")
+    assert isinstance(other, Claim)
+    assert other.start_in_ms == 0
+
+
+async def test_a_failed_login_of_a_new_account_leaves_nothing_but_the_rest_of_its_egress(
+    store: Store,
+) -> None:
+    claim = await claim_new(store)
+    assert isinstance(claim, Claim)
+    assert await store.logins.fail(
+        claim, code="x", reason="x", dead=True, egress_rest=EgressRest(seconds=60)
+    )
+    assert not await store.logins.fail(claim, code="x", reason="x")
+    assert await store.connection.ask("e", "EXISTS", keys.account(email(0))) == 0
+    with pytest.raises(UpstreamBlocked):
+        await claim_new(store)
+
+
+async def test_who_is_cancelled_while_he_claims_stands_in_nobodys_way(
+    settings: Settings, meddled: MeddledConnection, store: Store, sealer: Sealer
+) -> None:
+    logins = Logins(meddled, sealer, settings=in_force(meddled, sealer))
+    asking = asyncio.create_task(
+        logins.claim_new(email(0), password="pw0", proxy="", egress="direct")
+    )
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await logins.close()
+    assert isinstance(await claim_new(store), Claim)
+
+
+# -- by hand
+
+
+async def test_an_operator_may_try_an_account_that_is_dead_pausing_or_disabled(
+    store: Store,
+) -> None:
+    await store.accounts.add_missing(entries(1))
+    assert await store.logins.fail(await claim_of(store), code="x", reason="wrong", dead=True)
+    await store.accounts.set_enabled(email(0), False)
+    claim = await store.logins.claim(email(0), by_hand=True)
+    assert isinstance(claim, Claim)
+    assert await store.logins.store(claim, "good", expires_at=time.time() + 3600)
+    assert (await store.accounts.get(email(0))).state == "disabled"
+    await store.accounts.set_enabled(email(0), True)
+    assert (await store.accounts.get(email(0))).state == "ready"
+    again = await store.logins.claim(
+        email(0), rejected_version=await store.logins.token_version(email(0))
+    )
+    assert isinstance(again, Claim)
+    assert await store.logins.fail(again, code="x", reason="not now", pause_seconds=60)
+    with pytest.raises(LoginFailed):
+        await store.logins.claim(email(0), margin_seconds=10**9)
+    assert isinstance(await store.logins.claim(email(0), margin_seconds=10**9, by_hand=True), Claim)
+
+
+async def test_the_login_with_the_old_password_never_wins_over_a_changed_one(store: Store) -> None:
+    await store.accounts.add_missing(entries(1))
+    old = await claim_of(store)
+    await store.accounts.change(email(0), AccountChanges(password="changed"))
+    new = await claim_of(store)  # at once: nobody waits for the old one
+    assert new.password == "changed"
+    assert not await store.logins.fail(old, code="x", reason="wrong", dead=True)
+    assert await store.logins.store(old, "old", expires_at=time.time() + 3600) is None
+    assert await store.logins.store(new, "new", expires_at=time.time() + 3600)
