@@ -8,7 +8,6 @@ from pathlib import Path
 
 from starlette.requests import HTTPConnection
 
-from gateway.accounting import Accounting
 from gateway.auth import Gate
 from gateway.drain import Drain
 from gateway.responses import OpenAnswers
@@ -66,7 +65,6 @@ class Resources:
             yield
         finally:
             await self.turns.close()
-            await self.accounting.close()
             await self.catalogues.close()
             for task in background:
                 task.cancel()
@@ -94,14 +92,14 @@ class Resources:
 
         So no caller waits for either.
         """
-        while True:
         told = False
+        while True:
             try:
-                await self.accounts.add_from_environment()
                 await self.store.settings.look()
                 if not told:
                     self.store.settings.tell_overridden()
                     told = True
+                await self.accounts.add_from_environment()
                 await self.catalogues.current()
             except GatewayError as error:
                 log.info("not all prepared yet", extra={"error": error.message})
