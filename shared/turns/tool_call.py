@@ -506,7 +506,8 @@ class _Value:
         self._streams = kind == "text"
         self._fresh = True  # the line break at the beginning may still come
         self._empty = True
-        self._nested = 0
+        self._nested = 0  # parameters that opened in the value, on a line of their own
+        self._nested_functions = 0
         if self._streams and not raw:
             self._write(opens + '"')
 
@@ -542,20 +543,21 @@ class _Value:
             follows = _what_follows(text, behind, last)
             if follows is None:
                 return None
-            if follows == "end" or (follows == "next" and not self._nested):
+            if follows == "end" or (follows != "text" and not self._nested):
                 return behind
             self._nested = max(0, self._nested - 1)
             return -1
         if text.startswith(FUNCTION_CLOSES, tag) and own_line and not self._nested:
+            if self._nested_functions:
+                self._nested_functions -= 1
+                return -1
             follows = _what_follows(text, tag, last)
             return None if follows is None else -1 if follows == "text" else tag
-        if not last and any(
-            cut.match(text, tag)
-            for cut in (CUT_PARAMETER_CLOSING, CUT_FUNCTION_CLOSING, CUT_PARAMETER_OPENING)
-        ):
+        if not last and any(cut.match(text, tag) for cut in _CUT_IN_VALUE):
             return None
-        if own_line and PARAMETER_OPENING.match(text, tag):
-            self._nested += 1
+        if own_line:
+            self._nested += PARAMETER_OPENING.match(text, tag) is not None
+            self._nested_functions += FUNCTION_OPENING.match(text, tag) is not None
         return -1
 
     def _say(self, text: str) -> None:
@@ -594,8 +596,13 @@ class _Value:
         return _quoted(text)
 
 
-def _what_follows(text: str, at: int, last: bool) -> Literal["next", "end", "text"] | None:
-    """What stands behind a value: more of the call, its end, or text; None = not to be said yet."""
+_Follows = Literal["next", "last", "end", "text"]
+"""Behind a value: another parameter or call; the call's end, and text; that, and the answer's end;
+nothing of a call."""
+
+
+def _what_follows(text: str, at: int, last: bool) -> _Follows | None:
+    """None = not to be said yet."""
     at = _after_few_blanks(text, at)
     if at == len(text):
         return "end" if last else None
@@ -616,7 +623,7 @@ def _what_follows(text: str, at: int, last: bool) -> Literal["next", "end", "tex
         if not last and (at == len(text) or _is_cut(text, at)):
             return None
         goes_on = FUNCTION_OPENING.match(text, at) or CALL_OPENING.match(text, at)
-        return "next" if goes_on else "end"
+        return "next" if goes_on else "end" if at == len(text) else "last"
     tags = (PARAMETER_OPENING, FUNCTION_OPENING, CALL_OPENING)
     if any(tag.match(text, at) for tag in tags):
         return "next"
@@ -676,6 +683,12 @@ def _ignore(_: str) -> None:
 
 _BLANKS: Final = re.compile(r"\s*")
 _FEW_BLANKS: Final = re.compile(rf"\s{{0,{LOOKAHEAD_BLANKS}}}")
+_CUT_IN_VALUE: Final = (
+    CUT_PARAMETER_OPENING,
+    CUT_PARAMETER_CLOSING,
+    CUT_FUNCTION_OPENING,
+    CUT_FUNCTION_CLOSING,
+)
 _CUT_TAGS: Final = (
     CUT_PARAMETER_OPENING,
     CUT_PARAMETER_CLOSING,

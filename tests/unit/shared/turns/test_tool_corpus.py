@@ -1,14 +1,32 @@
 """The corpus of tool texts, each read whole and cut in every way."""
 
 import json
+from collections.abc import Iterable
 from itertools import combinations, pairwise
+from typing import Any, Literal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.chat.events import TextDelta, ToolCallDelta, ToolCallStart
-from tests.fakes.tool_texts import ToolText, corpus, events_of
+from shared.chat.events import (
+    Event,
+    ReasoningDelta,
+    Source,
+    SourcesFound,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    TurnEnd,
+    TurnFailed,
+    TurnStart,
+)
+from shared.chat.request import ToolChoice
+from shared.errors import UpstreamSilent
+from shared.turns.tool_reader import MAX_HELD_CHARACTERS, ToolReader
+from tests.fakes.tool_texts import TOOLS, ToolText, corpus, events_of, folded
 
 CASES = corpus()
 each_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
@@ -54,6 +72,35 @@ def test_a_text_gives_the_same_at_any_cuts(case: ToolText, data: st.DataObject) 
     borders = [0, *sorted(cuts), len(case.text)]
     pieces = [case.text[start:end] for start, end in pairwise(borders)]
     assert case.read(pieces) == case.expected
+
+
+FRAGMENTS = (
+    "<tool_call>", "</tool_call>", "</tool", "<function=ping>", "<function=get_weather>",
+    "<function=apply_patch>", "<function=nope>", "<parameter=city>", "<parameter=days>",
+    "</parameter>", "</function>", "<think>", "</think>", "<tool_response>", "```", "```json\n",
+    "~~~", "`", "\n", "\n", "\r\n", " ", " " * 70, "{", "}", "}}", "[", "]", ",", '"name": "ping"',
+    '"name": "nope"', '"arguments": {', '"city": "Oslo"', '"arguments": "{\\"city\\": \\"x\\"}"',
+    '{"name": "ping", "arguments": {}}', '"', "'", "\\", "\\ud83d", "3", "True", "null", "<", "</",
+    "text ", "an example: ", "例", "🙂", "&lt;",
+)  # fmt: skip
+
+
+@given(
+    st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=14).map("".join),
+    st.sampled_from(["auto", "required"]),
+    st.booleans(),
+    st.booleans(),
+    st.data(),
+)
+def test_any_text_of_our_markup_gives_the_same_at_any_cuts(
+    text: str, mode: Literal["auto", "required"], parallel: bool, repeat: bool, data: st.DataObject
+) -> None:
+    """`read` folds: it asserts that calls are balanced, in order, and their arguments JSON."""
+    case = ToolText("", text, (), choice=ToolChoice(mode), parallel=parallel, repeat=repeat)
+    whole = case.read([text])
+    assert case.read(text) == whole
+    borders = [0, *sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=4))), len(text)]
+    assert case.read([text[start:end] for start, end in pairwise(borders)]) == whole
 
 
 def test_short_texts_give_the_same_at_every_pair_of_cuts() -> None:
@@ -149,3 +196,243 @@ def test_joined_arguments_are_json_wherever_a_call_ends(case: ToolText) -> None:
     for cut in range(len(case.text)):
         events, reader = events_of(case.reader(), [case.text[:cut]])
         assert reader.fault is not None or events
+
+
+# -- payloads
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+json_objects = st.dictionaries(st.text(), json_values, max_size=5)
+json_layouts = st.sampled_from([{}, {"indent": 2}, {"separators": (",", ":")}])
+
+
+@given(json_objects, json_layouts, st.booleans(), st.integers(1, 9))
+def test_no_repair_changes_a_valid_payload(
+    arguments: dict[str, Any], layout: dict[str, Any], ascii_only: bool, size: int
+) -> None:
+    """Arguments that are valid JSON come out as they were written, to the character."""
+    given_text = json.dumps(arguments, ensure_ascii=ascii_only, **layout)
+    for text in (
+        f'<tool_call>\n{{"name": "run", "arguments": {given_text}}}\n</tool_call>',
+        f'<tool_call>{{"arguments": {given_text}, "name": "run"}}</tool_call>',
+        f'{{"name": "run", "arguments": {given_text}}}',
+        f'<tool_call>{{"name": "run", "arguments": {json.dumps(given_text)}}}</tool_call>',
+        f"<function=run>{given_text}</function>",
+    ):
+        assert arguments_of(text, size) == [given_text]
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "command": st.text(),
+            "timeout": st.integers() | st.floats(allow_nan=False, allow_infinity=False),
+            "env": st.dictionaries(st.text(), st.text(), max_size=3),
+            "args": st.lists(st.text(), max_size=3),
+        }
+    ),
+    st.integers(1, 9),
+)
+def test_a_function_gives_the_values_that_were_written(values: dict[str, Any], size: int) -> None:
+    written = "".join(
+        f"<parameter={key}>\n{value if isinstance(value, str) else json.dumps(value)}\n</parameter>\n"
+        for key, value in values.items()
+    )
+    text = f"<tool_call>\n<function=run>\n{written}</function>\n</tool_call>"
+    (arguments,) = arguments_of(text, size)
+    assert msgspec.json.decode(arguments) == values
+
+
+def arguments_of(text: str, size: int) -> list[str]:
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    events, _ = events_of(CASES[0].reader(), pieces)
+    joined: list[str] = []
+    for event in events:
+        if type(event) is ToolCallStart:
+            joined.append("")
+        elif type(event) is ToolCallDelta:
+            joined[-1] += event.arguments
+    return joined
+
+
+# -- what is held back
+
+
+def shown_after(reader: Any, text: str) -> str:
+    events = reader.feed_all([TextDelta(text)])
+    return "".join(event.text for event in events if type(event) is TextDelta)
+
+
+@pytest.mark.parametrize(
+    "text", ["Hello", " world,", "a < b", "x <div>", "`code` x", "Look: {", "1. [x](y)", "**你好**"]
+)
+def test_prose_goes_out_with_the_delta_it_came_in(text: str) -> None:
+    reader = CASES[0].reader()
+    assert shown_after(reader, "So") == "So"
+    assert shown_after(reader, text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [
+        ("a <", "<"),
+        ("a <tool", "<tool"),
+        ("a <function=pi", "<function=pi"),
+        ("a \n ", " \n "),
+        ("a\n`", "`"),
+        ("a\n```js", "```js"),
+        ('a\n{"na', '{"na'),
+    ],
+)
+def test_held_is_only_what_may_begin_a_call(text: str, held: str) -> None:
+    reader = CASES[0].reader()
+    assert shown_after(reader, text).rstrip() == text.removesuffix(held).rstrip()
+
+
+@pytest.mark.parametrize(
+    ("text", "next_char"),
+    [
+        ("a <tool", "b"),
+        ('{"na": ', "["),
+        ('{"name": "nobody', '"'),
+        ("a </tool_re", " "),
+        ("<f", "o"),
+    ],
+)
+def test_what_turns_out_to_be_prose_goes_out_at_once(text: str, next_char: str) -> None:
+    reader = CASES[0].reader()
+    shown = shown_after(reader, text)
+    assert (shown + shown_after(reader, next_char)).strip() == (text + next_char).strip()
+
+
+def test_an_object_that_never_says_its_name_is_held_up_to_a_bound() -> None:
+    reader = CASES[0].reader()
+    text = '{"arguments": {"a": "' + "x" * MAX_HELD_CHARACTERS
+    assert shown_after(reader, text) == text
+    assert shown_after(reader, "y") == "y"
+
+
+def test_values_that_are_no_text_wait_for_their_closer() -> None:
+    reader = CASES[0].reader()
+
+    def arrived(text: str) -> str:
+        events = reader.feed_all([TextDelta(text)])
+        return "".join(event.arguments for event in events if type(event) is ToolCallDelta)
+
+    assert arrived("<function=run>\n<parameter=command>\nls") == '{"command": "ls'
+    assert arrived(" -l\n</parameter>\n<parameter=timeout>\n12") == ' -l"'
+    assert arrived("3\n</parameter>\n<parameter=args>\n[1") == ', "timeout": 123'
+
+
+# -- events that are no text
+
+
+def test_without_tools_everything_passes_as_it_is() -> None:
+    reader = ToolText("", "", (), choice=ToolChoice("none")).reader()
+    events: list[Event] = [TextDelta('<tool_call>{"name": "ping", "arguments": {}}</tool_call>')]
+    assert reader.feed_all(events) is events
+
+
+def test_calls_in_reasoning_are_no_calls() -> None:
+    reader = CASES[0].reader()
+    thought = ReasoningDelta('<tool_call>\n{"name": "ping", "arguments": {}}\n</tool_call>')
+    assert reader.feed_all([TurnStart(), thought]) == [TurnStart(), thought]
+    assert reader.feed_all([TurnEnd("stop")]) == [TurnEnd("stop")]
+
+
+def test_other_events_wait_for_the_end_of_an_open_call() -> None:
+    reader = CASES[0].reader()
+    found = SourcesFound((Source(url="https://example.org"),))
+    opened = TextDelta('<tool_call>{"name": "ping", "arguments": {')
+    assert reader.feed_all([opened, ReasoningDelta("hm"), found]) == [
+        ToolCallStart(0, "call_0", "ping"),
+        ToolCallDelta(0, "{"),
+    ]
+    assert reader.feed_all([TextDelta("}}</tool_call>")]) == [
+        ToolCallDelta(0, "}"),
+        ToolCallEnd(0),
+        ReasoningDelta("hm"),
+        found,
+    ]
+
+
+def test_other_events_come_between_the_texts_around_them() -> None:
+    reader = CASES[0].reader()
+    events: list[Event] = [TextDelta("a"), ReasoningDelta("b"), TextDelta("c"), TurnEnd("stop")]
+    assert reader.feed_all(events) == events
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Now", ["Now"]),
+        ("Now <fun", ["Now", " <fun"]),
+        ("Now <tool_c", ["Now "]),
+        ('{"name": ', []),
+    ],
+)
+def test_a_stream_that_fails_shows_what_is_surely_text_and_fails_last(
+    text: str, shown: list[str]
+) -> None:
+    reader = CASES[0].reader()
+    failed = TurnFailed(UpstreamSilent("The upstream fell silent"))
+    events = reader.feed_all([TextDelta(text)]) + reader.feed_all([failed])
+    assert "".join(e.text for e in events if type(e) is TextDelta) == "".join(shown)
+    assert events[-1] == failed
+
+
+def test_a_stream_that_fails_inside_a_call_leaves_the_call_open_and_fails_last() -> None:
+    reader = CASES[0].reader()
+    failed = TurnFailed(UpstreamSilent("The upstream fell silent"))
+    begun = TextDelta('<tool_call>{"name": "run", "arguments": {"command": "l')
+    events = reader.feed_all([begun, ReasoningDelta("late"), failed])
+    assert events == [
+        ToolCallStart(0, "call_0", "run"),
+        ToolCallDelta(0, '{"command": "l'),
+        ReasoningDelta("late"),
+        failed,
+    ]
+
+
+def test_nothing_comes_behind_a_fault() -> None:
+    reader = CASES[0].reader()
+    faulty = TextDelta('A.\n<tool_call>{"name": "nope", "arguments": {}}</tool_call>\nB.')
+    assert reader.feed_all([faulty, TurnEnd("stop")]) == [TextDelta("A.")]
+    assert reader.feed_all([TextDelta("C."), TurnEnd("stop")]) == []
+    assert reader.fault is not None
+    assert (reader.fault.kind, reader.fault.name) == ("undeclared", "nope")
+    assert reader.fault.text.startswith('<tool_call>{"name": "nope"')
+
+
+def test_one_call_at_most_ends_the_turn_and_says_so() -> None:
+    reader = ToolText("", "", (), parallel=False).reader()
+    call = '<tool_call>{"name": "ping", "arguments": {}}'
+    events = reader.feed_all([TextDelta(call + "</tool_call>" + call)])
+    assert [type(event) for event in events] == [ToolCallStart, ToolCallDelta, ToolCallEnd, TurnEnd]
+    assert events[-1] == TurnEnd("tool_calls")
+    assert reader.ended
+    assert reader.feed_all([TurnEnd("stop")]) == []
+
+
+def test_indexes_go_on_after_the_calls_of_an_earlier_answer() -> None:
+    texts: Iterable[str] = ['<tool_call>{"name": "ping", "arguments": {}}</tool_call>']
+    reader = ToolReader(
+        TOOLS, choice=ToolChoice(), parallel=True, call_id="call_{}".format, first_index=2
+    )
+    events, _ = events_of(reader, texts)
+    assert events[0] == ToolCallStart(2, "call_2", "ping")
+    assert reader.calls == 3
+
+
+def test_a_turn_that_ended_for_another_reason_keeps_it() -> None:
+    reader = CASES[0].reader()
+    events = reader.feed_all([TextDelta("No."), TurnEnd("content_filter")])
+    assert events[-1] == TurnEnd("content_filter")
+    assert folded(events, reader) == ('text "No."', "end content_filter")
