@@ -46,12 +46,12 @@ async def create(request: Request) -> ASGIApp:
 async def show(request: Request) -> ASGIApp:
     """`GET /v1/responses/{id}`; with `?stream=true` the events that make it, once it has ended."""
     resources, caller = await _identified(request)
-    stored = await _find(resources, caller, request.path_params["id"])
+    stored = await _look(resources, caller, request.path_params["id"])
     if request.query_params.get("stream") != "true":
         return _json(_written(resources, stored))
     turn = _turn_of(resources, stored, starting_after=_integer(request, "starting_after", -1))
     return StreamAnswer(
-        KeptTurn(lambda: _find(resources, caller, stored.id)),
+        KeptTurn(lambda: _look(resources, caller, stored.id)),
         dialect=openai_responses,
         info=turn,
         headers={},
@@ -182,8 +182,20 @@ def _in_background(request: Request, received: Received, record: StoredResponse)
 
     if not received.chat_request.stream:
         return WrittenAnswer(turn, write=put_down, **shared)
-    look = KeptTurn(lambda: _find(resources, received.caller, queued.id), begin=put_down)
-    return StreamAnswer(look, **shared)
+    kept = KeptTurn(lambda: _look(resources, received.caller, queued.id), begin=put_down)
+    return StreamAnswer(kept, **shared)
+
+
+async def _look(resources: Resources, caller: ApiKey, response_id: str) -> StoredResponse:
+    """Where it stands. One that has not ended has a step, or gets it again.
+
+    A Redis that died may have lost its last second, and with it the step of a record it still has:
+    without this it would be queued for ever.
+    """
+    stored = await _find(resources, caller, response_id)
+    if not stored.ended:
+        await resources.store.due.keep(answer_step(stored.id))
+    return stored
 
 
 def _unkept(received: Received) -> Received:

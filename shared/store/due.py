@@ -58,6 +58,11 @@ class Due:
         what, delay_ms = _what(step), int(delay_seconds * 1000)
         return bool(await self._connection.run("due_add", keys.DUE, step.id, what, delay_ms))
 
+    async def keep(self, step: Step) -> None:
+        """The step is there: put down again where it was lost, else left as it is."""
+        if not await self._connection.ask("due_keep", "HEXISTS", keys.due_steps(), step.id):
+            await self.add(step)
+
     async def add_slot(self, name: str, step: Step, *, period_seconds: float) -> str:
         """Put periodic work down for the current slot of its period, unless somebody did.
 

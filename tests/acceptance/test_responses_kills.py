@@ -72,3 +72,13 @@ def test_what_was_put_down_while_no_job_process_ran_runs_when_one_does(
     assert client.responses.retrieve(response.id).status == "queued"
     with job_processes(stack):
         assert ended(client, response.id).output_text == "x"
+
+
+def test_one_whose_step_redis_has_lost_runs_when_it_is_asked_for(
+    stack: Stack, client: openai.OpenAI
+) -> None:
+    """A Redis that died may have lost its last second."""
+    response = client.responses.create(model=MODEL, input=directive(say="x"), background=True)
+    stack.redis.command("DEL", "gw:{due}:steps", "gw:{due}:at")
+    with job_processes(stack):
+        assert ended(client, response.id).output_text == "x"

@@ -231,3 +231,16 @@ async def test_what_was_no_try_does_not_count_as_one(due: Due) -> None:
     await take_when_due(due)
     await due.again("s", delay_seconds=0)
     assert (await take_when_due(due)).tries == 2
+
+
+async def test_a_step_that_was_lost_is_put_down_again_and_one_that_is_there_is_left(
+    due: Due,
+) -> None:
+    step = Step("s", "answer")
+    await due.keep(step)
+    await take_when_due(due)
+    await due.keep(step)  # taken, and not due before its claim lapses
+    assert await due.take(1) == []
+    await due.again("s", delay_seconds=60)
+    await due.keep(step)
+    assert await due.take(1) == []
