@@ -185,3 +185,17 @@ def test_the_admin_key_reads_everybodys(stack: Stack, client: openai.OpenAI) -> 
     headers = {"authorization": f"Bearer {stack.admin_key}"}
     answer = httpx.get(f"{stack.url}/v1/responses/{response.id}", headers=headers)
     assert answer.json()["id"] == response.id
+
+
+def test_looking_after_a_response_costs_nothing_of_a_rate_limit(stack: Stack) -> None:
+    made = httpx.post(
+        f"{stack.url}/api/keys",
+        json={"name": "slow", "rate_limit_per_minute": 1},
+        headers={"authorization": f"Bearer {stack.admin_key}"},
+    ).json()
+    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key=made["key"], max_retries=0) as client:
+        response = client.responses.create(model=MODEL, input=directive(say="x"))
+        for _ in range(3):
+            assert client.responses.retrieve(response.id).output_text == "x"
+        with pytest.raises(openai.RateLimitError):
+            client.responses.create(model=MODEL, input="x")
