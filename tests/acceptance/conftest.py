@@ -5,6 +5,8 @@ Whatever stack a test uses is cleared before it: nothing scripted, no account re
 
 from collections.abc import Iterator
 
+import anthropic
+import openai
 import pytest
 
 from tests.fakes.stack import Stack
@@ -51,3 +53,29 @@ def adjusted(adjusted_stack: Stack) -> Stack:
     """The product with the settings of `ADJUSTED`, over one account with one slot."""
     adjusted_stack.clear()
     return adjusted_stack
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[openai.OpenAI]:
+    """The official SDK, as strict as it can be."""
+    with openai.OpenAI(
+        base_url=f"{stack.url}/v1",
+        api_key=stack.key,
+        max_retries=0,
+        timeout=20,
+        _strict_response_validation=True,
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def anthropic_client(stack: Stack) -> Iterator[anthropic.Anthropic]:
+    """The same of Anthropic."""
+    with anthropic.Anthropic(
+        base_url=stack.url,
+        api_key=stack.key,
+        max_retries=0,
+        timeout=20,
+        _strict_response_validation=True,
+    ) as client:
+        yield client

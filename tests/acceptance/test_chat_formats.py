@@ -1,7 +1,6 @@
 """`response_format`: JSON that is asked for, judged, mended once, and never shown when it is wrong."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -32,18 +31,6 @@ def wanted(*, strict: bool = True) -> dict[str, Any]:
 class Trip(pydantic.BaseModel):
     city: str
     days: int
-
-
-@pytest.fixture
-def client(stack: Stack) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(
-        base_url=f"{stack.url}/v1",
-        api_key=stack.key,
-        max_retries=0,
-        timeout=20,
-        _strict_response_validation=True,
-    ) as client:
-        yield client
 
 
 @BOTH

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import openai
 import pytest
@@ -20,18 +20,6 @@ CONVERSATION: Messages = [
     {"role": "assistant", "content": "Hallo!"},
     {"role": "user", "content": [{"type": "text", "text": "Hvem er du?"}]},
 ]
-
-
-@pytest.fixture
-def client(stack: Stack) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(
-        base_url=f"{stack.url}/v1",
-        api_key=stack.key,
-        max_retries=0,
-        timeout=20,
-        _strict_response_validation=True,
-    ) as client:
-        yield client
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -48,18 +47,6 @@ def call(name: str, **arguments: Any) -> str:
 
 BROKEN = '<tool_call>\n{"name": "get_weather", "arguments": '
 GOOD = call("get_weather", city="Oslo")
-
-
-@pytest.fixture
-def client(stack: Stack) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(
-        base_url=f"{stack.url}/v1",
-        api_key=stack.key,
-        max_retries=0,
-        timeout=20,
-        _strict_response_validation=True,
-    ) as client:
-        yield client
 
 
 def answer_of(

@@ -1,6 +1,6 @@
 """The official Anthropic SDK, as strict as it can be, against two gateway processes."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import anthropic
 import pydantic
@@ -19,15 +19,8 @@ THINKS = "qwen3.5-plus"
 
 
 @pytest.fixture
-def client(stack: Stack) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(
-        base_url=stack.url,
-        api_key=stack.key,
-        max_retries=0,
-        timeout=20,
-        _strict_response_validation=True,
-    ) as client:
-        yield client
+def client(anthropic_client: anthropic.Anthropic) -> anthropic.Anthropic:
+    return anthropic_client
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Tools through Anthropic's SDK: loops with parallel calls, choices, streaming arguments, repairs."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import anthropic
@@ -45,15 +44,8 @@ PARALLEL = (
 
 
 @pytest.fixture
-def client(stack: Stack) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(
-        base_url=stack.url,
-        api_key=stack.key,
-        max_retries=0,
-        timeout=20,
-        _strict_response_validation=True,
-    ) as client:
-        yield client
+def client(anthropic_client: anthropic.Anthropic) -> anthropic.Anthropic:
+    return anthropic_client
 
 
 def ask_model(
