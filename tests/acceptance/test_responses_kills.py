@@ -1,4 +1,4 @@
-"""Responses in the background, whoever dies: each ends once and honestly."""
+"""Responses in the background, whoever dies: each ends once and honestly, and is nobody's to read."""
 
 import signal
 import time
@@ -82,3 +82,41 @@ def test_one_whose_step_redis_has_lost_runs_when_it_is_asked_for(
     stack.redis.command("DEL", "gw:{due}:steps", "gw:{due}:at")
     with job_processes(stack):
         assert ended(client, response.id).output_text == "x"
+
+
+def test_nothing_of_a_conversation_can_be_read_in_redis_at_any_time(
+    stack: Stack, client: openai.OpenAI
+) -> None:
+    """Jobs are given ids alone, and records are sealed."""
+    prompt = "Mum is the word " + directive(say="Not a word", frames=10, delay_ms=200)
+    response = client.responses.create(model=MODEL, input=prompt, background=True)
+    assert f"answer-{response.id}".encode() in everything_in(stack)
+    assert b"Mum is" not in everything_in(stack)
+    with job_processes(stack):
+        eventually(lambda: stack.sim.open_streams() == 1, within_seconds=10)
+        assert b"Mum is" not in everything_in(stack)
+        assert ended(client, response.id).output_text == "Not a word"
+    assert b"Mum is" not in everything_in(stack)
+    assert b"Not a word" not in everything_in(stack)
+
+
+def everything_in(stack: Stack) -> bytes:
+    """Every key with all it holds."""
+    return stack.redis.command("EVAL", _EVERYTHING, "0")
+
+
+_EVERYTHING = """
+local all = {}
+local read = {
+  string = function(key) return {redis.call('GET', key)} end,
+  hash = function(key) return redis.call('HGETALL', key) end,
+  list = function(key) return redis.call('LRANGE', key, 0, -1) end,
+  set = function(key) return redis.call('SMEMBERS', key) end,
+  zset = function(key) return redis.call('ZRANGE', key, 0, -1) end,
+}
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local kind = read[redis.call('TYPE', key).ok]
+  all[#all + 1] = key .. ' ' .. (kind and table.concat(kind(key), ' ') or '')
+end
+return table.concat(all, ' ')
+"""
