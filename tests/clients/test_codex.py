@@ -101,6 +101,20 @@ def test_a_patch_by_the_custom_tool(stack: Stack, agent: Agent) -> None:
     assert_script_used_up(stack)
 
 
+@pytest.mark.shows("its one tool that takes code, for the newest names")
+def test_code_that_runs_its_tools(stack: Stack, agent: Agent) -> None:
+    """It offers it among the items of its input, in a namespace."""
+    code = 'const r = await tools.exec_command({cmd: "echo one"}); text(r.output);'
+    as_text = f"<tool_call>\n<function=functions.exec>\n<parameter=input>\n{code}\n</parameter>\n</function>\n</tool_call>"
+    script(stack, TASK, as_text, "It said one.")
+    told = run(agent, stack, TASK, model="gpt-6.1-sol")
+    assert answer_of(told) == "It said one."
+    [executed] = items_of(told, "command_execution")
+    assert (executed["aggregated_output"], executed["exit_code"]) == ("one\n", 0)
+    assert code in stack.sim.prompts()[-1]
+    assert_script_used_up(stack)
+
+
 @pytest.mark.shows("calls in parallel")
 def test_calls_in_parallel(stack: Stack, agent: Agent) -> None:
     both = (

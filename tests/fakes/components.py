@@ -10,10 +10,9 @@ import shutil
 
 import pytest
 
-# program → how to get it (Debian; .ci/run installs those of apt-get)
+# program → how to get it (Debian; .ci/run installs all of these)
 COMPONENTS: dict[str, str] = {
     "chromium": "apt-get install chromium",
-    "codex": "npm install --global @openai/codex",
     "curl": "apt-get install curl",
     "haproxy": "apt-get install haproxy",
     "make": "apt-get install make",
