@@ -447,6 +447,13 @@ ledger_keys = Key(
     ttl=KEPT,
     holds="key id → the name the API key had when it was last used",
 )
+ledger_running = Key(
+    "gw:{ledger}:running:<key>",
+    type="hash",
+    owner="allowances",
+    ttl="30 s after the last",
+    holds="turn of a key with limits → `<until ms> <tokens set aside> <1 = it runs>`",
+)
 ledger_requests = Key(
     "gw:{ledger}:requests",
     type="stream",

@@ -19,6 +19,7 @@ from shared.sealing import Sealer
 from shared.settings import Settings
 from shared.store import api_keys, keys
 from shared.store.accounts import STATES, Accounts, State
+from shared.store.allowances import ALLOWANCE_TTL_SECONDS, Allowances
 from shared.store.api_keys import ApiKeys
 from shared.store.batches import Batches
 from shared.store.cache import Cache
@@ -72,6 +73,7 @@ class Store:
         self.logins = Logins(self.connection, self.sealer, settings=self.settings)
         self.api_keys = ApiKeys(self.connection, self.sealer, configured=settings.api_keys)
         self.limits = Limits(self.connection)
+        self.allowances = Allowances(self.connection)
         self.cache = Cache(self.connection)
         self.idempotency = Idempotency(self.connection)
         self.responses = Responses(self.connection, self.sealer)
@@ -105,6 +107,7 @@ class Store:
             _repeat("runs", RUN_TTL_SECONDS / 3, self.idempotency.extend_all),
             _repeat("api keys", api_keys.WATCH_SECONDS, self.api_keys.look),
             _repeat("settings", WATCH_SECONDS, self.settings.look),
+            _repeat("allowances", ALLOWANCE_TTL_SECONDS / 3, self.allowances.extend_all),
             _repeat("ledger", FLUSH_SECONDS, self.ledger.flush),
         ]
 
