@@ -24,7 +24,7 @@ from shared.chat.events import (
     TurnStart,
 )
 from shared.errors import GatewayError, NotFound, StoreUnavailable
-from shared.store.responses import Failure, Responses, Result, StoredResponse
+from shared.store.responses import Failure, Responses, Result, Status, StoredResponse
 from shared.turns.run import Emit
 from shared.turns.stopwatch import Stopwatch
 
@@ -50,24 +50,19 @@ class Keeping:
             self._collector.feed(event)
         match events[-1]:
             case TurnEnd():
-                await self._put("completed", None)
+                await self._put("completed", Result(self._collector.reply))
             case TurnFailed(error):
-                await self._put("failed", failure_of(error))
+                await self._put("failed", Result.failed(self._collector.reply, error))
             case _:
                 pass
 
-    async def _put(self, status: str, failure: Failure | None) -> None:
-        result = Result(self._collector.reply, failure)
+    async def _put(self, status: Status, result: Result) -> None:
         stored = msgspec.structs.replace(self._response, status=status, result=result)
         try:
             await self._responses.put(stored)
         except StoreUnavailable:
             # The answer itself is whole: it isn't spoilt because nobody can ask for it again.
             log.warning("response not kept, store away")
-
-
-def failure_of(error: GatewayError) -> Failure:
-    return Failure(error.status, error.code, error.message)
 
 
 class KeptFailure(GatewayError):
@@ -127,14 +122,14 @@ _DELETED: Final = Failure(500, "deleted", "The response was deleted.")
 def events_of(stored: StoredResponse) -> list[Event]:
     """A response that has ended, as the events that would have made it."""
     result = stored.result
-    said = [] if result.reply is None else _said(result.reply, whole=stored.status == "completed")
+    said = [] if result.reply is None else _said(result.reply)
     if stored.status == "completed" and result.reply is not None:
         return [*said, TurnEnd(result.reply.reason, result.reply.usage, result.reply.stop_sequence)]
     failure = result.failure or _CANCELLED
     return [*said, TurnFailed(KeptFailure(failure), result.reply.usage if result.reply else None)]
 
 
-def _said(reply: Reply, *, whole: bool) -> list[Event]:
+def _said(reply: Reply) -> list[Event]:
     events: list[Event] = []
     if reply.reasoning:
         events.append(ReasoningDelta(reply.reasoning))
@@ -142,8 +137,7 @@ def _said(reply: Reply, *, whole: bool) -> list[Event]:
     events += (MediaReady(kind, url) for kind, url in reply.media)  # type: ignore[arg-type]  # as it came
     if reply.text:
         events.append(TextDelta(reply.text))
-    # Of what broke, one call may be half a call.
-    for index, call in enumerate(reply.tool_calls if whole else ()):
+    for index, call in enumerate(reply.tool_calls):
         events += (
             ToolCallStart(index, call.call_id, call.name, call.custom),
             ToolCallDelta(index, call.arguments),

@@ -61,8 +61,7 @@ async def run(resources: Resources, response_id: str) -> None:
         await responses.end(response_id, "completed", Result(collector.reply))
     else:
         log.info("response failed", extra={"error": failure.code})
-        told = Failure(failure.status, failure.code, failure.message)
-        await responses.end(response_id, "failed", Result(collector.reply, told))
+        await responses.end(response_id, "failed", Result.failed(collector.reply, failure))
 
 
 async def _run_turn(resources: Resources, request: ChatRequest, collector: Collector) -> None:

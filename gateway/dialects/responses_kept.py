@@ -45,14 +45,8 @@ def write_kept(
     if status == "completed" and reply is not None:
         return write_reply(turn, reply)
     usage = reply.usage if reply else None
-    return encode(response_of(turn, status, _half(turn, reply), error=error, usage=usage))
-
-
-def _half(turn: Turn, reply: Reply | None) -> list[OutputItem]:
-    """What there was when it broke; without its calls, since one of them may be half a call."""
-    if reply is None:
-        return []
-    return output_of(turn, msgspec.structs.replace(reply, tool_calls=[]), "incomplete")
+    output = output_of(turn, reply, "incomplete") if reply else []
+    return encode(response_of(turn, status, output, error=error, usage=usage))
 
 
 def said(reply: Reply | None) -> tuple[Message, ...]:

@@ -19,7 +19,7 @@ import msgspec
 
 from shared.chat.collect import Reply
 from shared.chat.request import ChatRequest, Message
-from shared.errors import NotFound
+from shared.errors import GatewayError, NotFound
 from shared.sealing import SealBroken, Sealer
 from shared.store import keys
 from shared.store.connection import Connection
@@ -52,6 +52,12 @@ class Result(msgspec.Struct, frozen=True):
 
     reply: Reply | None = None
     failure: Failure | None = None
+
+    @classmethod
+    def failed(cls, reply: Reply, error: GatewayError) -> "Result":
+        """Without the reply's calls: one of them may be half a call."""
+        told = Failure(error.status, error.code, error.message)
+        return cls(msgspec.structs.replace(reply, tool_calls=[]), told)
 
 
 class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ which `tool_reader` reads back. Sans-IO.
     …
     ## get_weather
     The weather of the next days.
-    - city: string
+    - city
     - days?: int(1..7) = 1
 """
 
@@ -92,7 +92,7 @@ def _how_to_call(tools: Sequence[Tool], request: ChatRequest) -> str:
         told.append(_tagged(_function(custom[0], "the text")))
     told.append(
         f"{several} End the message with the last one; the results come in the next messages. "
-        "In the lists of parameters `?` is optional and `= x` the default."
+        "In the lists of parameters `?` is optional, `= x` the default, and no type means string."
     )
     return "\n".join(told)
 

@@ -1,20 +1,22 @@
 """Writes a JSON Schema as a short typed signature, which a model reads as well for a third of the
 tokens. Sans-IO.
 
-    {"type": "object", "properties": {                        - path: string // Absolute path
+    {"type": "object", "properties": {                        - path // Absolute path
        "path": {"type": "string", "description":              - lines?: int(1..2000) = 200
                 "Absolute path"},                    →        - mode: "text"|"binary"
        "lines": {"type": "integer", "minimum": 1,             - edits: {…}[] // In this order
                  "maximum": 2000, "default": 200},              - old: string
-       …                                                        - new: string
+       …                                                        - new
 
 Nothing that decides whether a value is valid is left out: what has no short spelling (`not`, `if`,
 `dependentRequired` …) stands as JSON behind the type. Left out is what says nothing to a model:
-`$schema`, `$id`, `$comment`, `additionalProperties: false`, titles that repeat the name.
+`$schema`, `$id`, `$comment`, `additionalProperties: false`, titles that repeat the name, and that
+what may be left out and is null then may be written as null.
 
 | schema                                 | signature                                           |
 |----------------------------------------|-----------------------------------------------------|
 | not in `required`                      | `name?`                                             |
+| a plain string                         | no type at all                                      |
 | `default`                              | ` = value`                                          |
 | `enum`, `const`                        | `"a"|"b"|3`                                         |
 | `anyOf`, `oneOf`, several types        | `A|B`                                               |
@@ -79,7 +81,7 @@ class _Signature:
             reference = self._untold.pop(0)
             schema = pointed_at(self._root, reference)
             name = self._told[reference]
-            yield from self._line(f"{name} =", schema, "", definition=True)
+            yield from self._line(name, schema, "", definition=True)
 
     # -- members, one a line
 
@@ -87,8 +89,10 @@ class _Signature:
         required, properties = _required(schema), schema.get("properties")
         for name, member in properties.items() if isinstance(properties, dict) else ():
             shown = name if _SIMPLE_NAME.fullmatch(name) else _json(name)
-            optional = "" if name in required else "?"
-            yield from self._line(f"- {shown}{optional}:", member, indent, name=name)
+            if name in required:
+                yield from self._line(f"- {shown}", member, indent, name=name)
+            else:
+                yield from self._line(f"- {shown}?", _without_null(member), indent, name=name)
         for name in required:
             if not isinstance(properties, dict) or name not in properties:
                 yield f"{indent}- {name}: any"
@@ -98,7 +102,10 @@ class _Signature:
     def _line(
         self, head: str, schema: Any, indent: str, *, name: str = "", definition: bool = False
     ) -> Iterator[str]:
-        """`- name: type = default // description`, and below it the members of an object."""
+        """`- name: type = default // description`, and below it the members of an object.
+
+        definition: `name = type` of what was pointed at.
+        """
         schema, stars = self._unfolded(schema, definition=definition)
         inner, suffix = _element(schema)
         inner, more = self._unfolded(inner, definition=False) if suffix else (inner, {})
@@ -106,11 +113,12 @@ class _Signature:
         shown = "{…}" + suffix if folds else self._type(schema)
         about = {**more, **stars, **(schema if isinstance(schema, dict) else {})}
         default = f" = {_json(about['default'])}" if "default" in about else ""
+        typed = f" = {shown}" if definition else _typed(shown)
         note = _note(about, name)
         if folds and suffix and not note and isinstance(inner, dict):
             note = _note(inner, name)
         comment = " // " + note.replace("\n", f"\n{indent}  ") if note else ""
-        yield f"{indent}{head} {shown}{default}{comment}"
+        yield f"{indent}{head}{typed}{default}{comment}"
         if folds and isinstance(inner, dict):
             yield from self._members(inner, indent + "  ")
 
@@ -163,8 +171,8 @@ class _Signature:
         for word in ("anyOf", "oneOf"):
             if isinstance(options := schema.get(word), list) and options:
                 yield "|".join(dict.fromkeys(self._option(each) for each in options))
-        for part in schema.get("allOf") or ():
-            yield self._option(part)
+        if isinstance(parts := schema.get("allOf"), list):
+            yield from map(self._option, parts)
 
     def _option(self, schema: Any) -> str:
         note = _note(schema, "") if isinstance(schema, dict) else ""
@@ -197,7 +205,7 @@ class _Signature:
             case "object":
                 return self._object(schema)
             case "array":
-                return self._array(schema) + _limits(schema, _ARRAY_LIMITS)
+                return self._array(schema) + _limits(_without_length(schema), _ARRAY_LIMITS)
             case "string":
                 return "string" + _limits(schema, _STRING_LIMITS)
             case "integer" | "number":
@@ -218,13 +226,14 @@ class _Signature:
         properties = properties if isinstance(properties, dict) else {}
         for name, member in properties.items():
             shown = name if _SIMPLE_NAME.fullmatch(name) else _json(name)
+            member = member if name in required else _without_null(member)
             about, _ = self._unfolded(member, definition=False)
             about = about if isinstance(about, dict) else {}
             default = f" = {_json(about['default'])}" if "default" in about else ""
             note = _note(about, name).replace("*/", "* /")
             comment = f" /* {note} */" if note else ""
             optional = "" if name in required else "?"
-            yield f"{shown}{optional}: {self._type(about or member)}{default}{comment}"
+            yield f"{shown}{optional}{_typed(self._type(about or member))}{default}{comment}"
         yield from (f"{name}: any" for name in required if name not in properties)
         yield from self._maps(schema)
 
@@ -296,6 +305,37 @@ def _required(schema: _Schema) -> list[str]:
     return (
         [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
     )
+
+
+def _typed(shown: str) -> str:
+    return "" if shown == "string" else f": {shown}"
+
+
+def _without_null(schema: Any) -> Any:
+    """What may be left out, and is null then: nobody has to write the null."""
+    if not isinstance(schema, dict) or schema.get("default", ...) is not None:
+        return schema
+    rest = {key: value for key, value in schema.items() if key != "default"}
+    for word in ("anyOf", "oneOf"):
+        if isinstance(options := rest.get(word), list) and len(options) > 1:
+            others = [option for option in options if option != {"type": "null"}]
+            alone = others[0] if len(others) == 1 else None
+            beside = {key: value for key, value in rest.items() if key != word}
+            if isinstance(alone, dict) and set(beside) <= _SAYS_NOTHING:
+                return {**alone, **beside}
+            return {**rest, word: others}
+    if isinstance(types := rest.get("type"), list) and len(types) > 1:
+        others = [each for each in types if each != "null"]
+        return {**rest, "type": others[0] if len(others) == 1 else others}
+    return rest
+
+
+def _without_length(schema: _Schema) -> _Schema:
+    """The length of a tuple that says itself how long it is."""
+    first = schema.get("prefixItems")
+    if not isinstance(first, list) or schema.get("maxItems") != len(first):
+        return schema
+    return {key: value for key, value in schema.items() if key not in ("minItems", "maxItems")}
 
 
 def _is_reference(schema: _Schema) -> bool:

@@ -343,6 +343,27 @@ def test_a_stream_that_breaks_ends_with_response_failed(client: openai.OpenAI) -
     assert kept.error == last.response.error
 
 
+def test_half_a_call_is_not_carried_on(stack: Stack, client: openai.OpenAI) -> None:
+    stack.sim.next(
+        operation="completions",
+        say="I look. ",
+        call="get_weather",
+        args={"city": "Oslo" * 30},
+        frames=30,
+        cut_after=25,
+    )
+    events = list(
+        client.responses.create(model=MODEL, input="Weather?", tools=[WEATHER], stream=True)
+    )
+    last = events[-1]
+    assert last.type == "response.failed"
+    assert [item.type for item in last.response.output] == ["message", "function_call"]
+    client.responses.create(model=MODEL, input="And?", previous_response_id=last.response.id)
+    prompt = stack.sim.prompts()[-1]
+    assert "I look." in prompt
+    assert "OsloOslo" not in prompt
+
+
 def test_a_refusal_before_the_first_event_has_its_status(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.responses.create(

@@ -16,8 +16,8 @@ from shared.chat.events import (
     TurnStart,
     Usage,
 )
-from shared.errors import GatewayError, NotFound, StoreUnavailable
-from shared.store.responses import Failure, Result, Status, StoredResponse
+from shared.errors import GatewayError, NotFound, StoreUnavailable, UpstreamProtocolError
+from shared.store.responses import Result, Status, StoredResponse
 
 REPLY = Reply(
     text="Sunny.",
@@ -29,7 +29,6 @@ REPLY = Reply(
     stop_sequence="END",
     usage=Usage(3, 4),
 )
-FAILURE = Failure(502, "upstream_error", "cut")
 
 
 def stored(status: Status, result: Result | None = None) -> StoredResponse:
@@ -59,7 +58,8 @@ def test_however_little_was_said_it_ends_once_and_last(reply: Reply) -> None:
 
 
 def test_what_failed_tells_what_there_was_without_its_calls_and_then_why() -> None:
-    *said, last = events_of(stored("failed", Result(REPLY, FAILURE)))
+    result = Result.failed(REPLY, UpstreamProtocolError("cut"))
+    *said, last = events_of(stored("failed", result))
     assert TextDelta("Sunny.") in said
     assert all("ToolCall" not in type(event).__name__ for event in said)
     error = error_of(last)

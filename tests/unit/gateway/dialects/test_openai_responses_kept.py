@@ -68,8 +68,9 @@ def test_one_that_was_cut_short_is_shown_as_incomplete() -> None:
     assert kept("completed", Reply(text="x", reason="length"))["status"] == "incomplete"
 
 
-def test_one_that_failed_shows_what_there_was_but_no_half_call() -> None:
-    shown = kept("failed", REPLY, error_of(502, "cut"))
+def test_one_that_failed_shows_what_there_was_and_why() -> None:
+    said = Reply(text="Sun", reasoning="hm")
+    shown = kept("failed", said, error_of(502, "cut"))
     assert shown["error"] == {"code": "server_error", "message": "cut"}
     assert [item["type"] for item in shown["output"]] == ["reasoning", "message"]
     assert shown["output"][-1]["status"] == "incomplete"
