@@ -26,6 +26,7 @@ def retry_after(error: GatewayError) -> dict[str, str]:
 async def handle_gateway_error(request: Request, error: Exception) -> Response:
     """Starlette's exception handler for everything in our tree."""
     assert isinstance(error, GatewayError)  # noqa: S101 registered for this class only
+    request.scope["failure"] = error
     return Response(
         dialect_of(request.url.path).write_error(error, request.scope["request_id"]),
         status_code=error.status,

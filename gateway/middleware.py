@@ -1,6 +1,7 @@
 """Around every request: its id, its clock, its log line, its metrics. Pure ASGI.
 
-What a request leaves for the log line it writes into its scope: `scope["story"]`, a dict.
+What a request leaves for the log line it writes into its scope: `scope["story"]`, a dict;
+`scope["failure"]` = the error it was told; `scope["caller"]` = whose key it showed.
 """
 
 import logging
@@ -11,6 +12,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.accounting import Accounting
+from gateway.resources import Resources
 from shared import metrics
 from shared.log import context, mask_email
 from shared.turns.run import ChatTurn
@@ -49,13 +52,21 @@ class RequestFrame:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], *extra]
+            elif not message.get("more_body") and (accounting := _accounting_of(scope)):
+                seconds = time.monotonic() - arrived_at
+                await accounting.before_last_byte(
+                    scope, route=route_of(scope), status=status, seconds=seconds
+                )
             await send(message)
 
         with context(request_id=request_id):
             try:
                 await self._app(scope, receive, send_framed)
             finally:
-                _tell(scope, story, status, time.monotonic() - arrived_at)
+                seconds = time.monotonic() - arrived_at
+                if accounting := _accounting_of(scope):
+                    accounting.after(scope, route=route_of(scope), status=status, seconds=seconds)
+                _tell(scope, story, status, seconds)
 
 
 def _request_id(scope: Scope) -> str:
@@ -63,6 +74,13 @@ def _request_id(scope: Scope) -> str:
         if name == b"x-request-id" and _SANE_ID.fullmatch(value):
             return str(value, "ascii")
     return uuid.uuid4().hex
+
+
+def _accounting_of(scope: Scope) -> Accounting | None:
+    """None while the process is starting or stopping: it serves nobody then."""
+    app = scope.get("app")
+    resources: Resources | None = getattr(app.state, "resources", None) if app else None
+    return None if resources is None else resources.accounting
 
 
 def route_of(scope: Scope) -> str:
@@ -85,6 +103,8 @@ def _tell(scope: Scope, story: dict[str, Any], status: int, seconds: float) -> N
         metrics.OVERHEAD_SECONDS.of().observe(scope["overhead_seconds"])
     if turn is not None:
         story |= _story_of(turn, scope["arrived_at"])
+    if "failure" in scope:
+        story["error"] = scope["failure"].code
     if route in _QUIET and status < 400:
         return
     log.info(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from starlette.requests import HTTPConnection
 
+from gateway.accounting import Accounting
 from gateway.auth import Gate
 from gateway.drain import Drain
 from gateway.responses import OpenAnswers
@@ -40,6 +41,7 @@ class Resources:
             observe=metrics.observe_upstream,
         )
         self.gate = Gate(self.store)
+        self.accounting = Accounting(self.store.ledger)
         self.accounts = Accounts(store=self.store, upstream=self.upstream)
         self.catalogues = Catalogues(
             store=self.store, accounts=self.accounts, upstream=self.upstream
@@ -65,6 +67,7 @@ class Resources:
             yield
         finally:
             await self.turns.close()
+            await self.accounting.close()
             await self.catalogues.close()
             for task in background:
                 task.cancel()

@@ -163,6 +163,7 @@ class TurnAnswer:
 
     async def _tell(self, error: GatewayError) -> None:
         """The error's status and body. Called while no byte went out."""
+        self._scope["failure"] = error
         body = self._dialect.write_error(error, self._scope["request_id"])
         await self._transmit(
             self._start(error.status, "application/json", retry_after(error), len(body))
@@ -271,7 +272,7 @@ class StreamAnswer(TurnAnswer):
             frames = b"".join([feed(event) for event in events])
             last = events[-1]
             if type(last) is TurnFailed:
-                self._told_in_band = last.error
+                self._scope["failure"] = self._told_in_band = last.error
             await self._frames(frames, end=type(last) in (TurnEnd, TurnFailed))
 
         await self._turn.run(emit)
@@ -279,7 +280,7 @@ class StreamAnswer(TurnAnswer):
     async def _tell(self, error: GatewayError) -> None:
         """By status while it can, afterwards in band."""
         if self._started:
-            self._told_in_band = error
+            self._scope["failure"] = self._told_in_band = error
             await self._note([TurnFailed(error)])
             await self._frames(self._writer.feed(TurnFailed(error)), end=True)
             return

@@ -3,7 +3,7 @@
 from starlette.routing import BaseRoute, Route
 
 from gateway.admin.routes import ADMIN_ROUTES
-from gateway.api import accounts, keys, settings
+from gateway.api import accounts, keys, requests, settings, usage
 from gateway.endpoints import health, models, responses
 from gateway.endpoints.chat import chat_handler
 from gateway.endpoints.count_tokens import count_tokens
@@ -34,6 +34,8 @@ ROUTES: list[BaseRoute] = [
     Route("/api/accounts/{email}", accounts.delete_account, methods=["DELETE"]),
     Route("/api/accounts/{email}/refresh", accounts.refresh_account, methods=["POST"]),
     Route("/api/accounts/{email}/reset", accounts.reset_account, methods=["POST"]),
+    Route("/api/usage", usage.list_usage),
+    Route("/api/requests", requests.list_requests),
     Route("/api/keys", keys.list_keys),
     Route("/api/keys", keys.create_key, methods=["POST"]),
     Route("/api/keys/{id}", keys.change_key, methods=["PATCH"]),

@@ -14,7 +14,8 @@ from shared.chat.collect import Collector
 from shared.chat.events import Event
 from shared.chat.request import ChatRequest
 from shared.errors import GatewayError, NoAccount, StoreUnavailable, UpstreamSilent
-from shared.store.responses import Failure, Result
+from shared.store.responses import Failure, Result, StoredResponse
+from shared.turns.entry import entry_of
 from shared.turns.run import ChatTurn
 from workers.runtime import Resources, Transient, lasting_job
 
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 LONGEST_SECONDS: Final = 1_800.0
 """For one turn; and so long after it was asked for a free account is still waited for."""
+
+INTERRUPTED: Final = 499
+"""What the ledger is told of a run that was cancelled, or whose process stops."""
 
 
 async def _given_up(resources: Resources, response_id: str) -> None:
@@ -43,15 +47,12 @@ async def run(resources: Resources, response_id: str) -> None:
         return
     collector = Collector()
     try:
-        async with asyncio.timeout(LONGEST_SECONDS):
-            await _run_turn(resources, request, collector)
+        await _run_turn(resources, stored, request, collector)
         failure = collector.error
     except StoreUnavailable:
         raise  # the step is due again
-    except TimeoutError:
-        failure = UpstreamSilent(f"The answer took longer than {LONGEST_SECONDS:.0f} s")
     except NoAccount as error:
-        if time.time() - stored.created < LONGEST_SECONDS:
+        if _may_wait(stored):
             pause = error.retry_after_seconds or 5
             raise Transient(error.message, retry_after_seconds=pause) from error
         failure = error
@@ -64,7 +65,15 @@ async def run(resources: Resources, response_id: str) -> None:
         await responses.end(response_id, "failed", Result.failed(collector.reply, failure))
 
 
-async def _run_turn(resources: Resources, request: ChatRequest, collector: Collector) -> None:
+def _may_wait(stored: StoredResponse) -> bool:
+    return time.time() - stored.created < LONGEST_SECONDS
+
+
+async def _run_turn(
+    resources: Resources, stored: StoredResponse, request: ChatRequest, collector: Collector
+) -> None:
+    """Run it, and tell the ledger what it used however it ends: before the record says so."""
+
     async def collect(events: list[Event]) -> None:
         for event in events:
             collector.feed(event)
@@ -72,8 +81,43 @@ async def _run_turn(resources: Resources, request: ChatRequest, collector: Colle
     catalogue = await resources.catalogues.current()
     variant = resources.catalogues.resolve(catalogue, request.model)
     turn = resources.turns.open(request, variant)
-    await turn.run(collect)
+    began = time.monotonic()
+    status = INTERRUPTED
+    try:
+        async with asyncio.timeout(LONGEST_SECONDS):
+            await turn.run(collect)
+        status = 200
+    except TimeoutError as error:
+        turn.error = UpstreamSilent(f"The answer took longer than {LONGEST_SECONDS:.0f} s")
+        raise turn.error from error
+    finally:
+        if turn.tried or not _may_wait(stored):
+            telling = _tell_ledger(resources, stored, turn, status=status, began=began)
+            await asyncio.shield(resources.turns.own(telling))
     _count(turn)
+
+
+async def _tell_ledger(
+    resources: Resources, stored: StoredResponse, turn: ChatTurn, *, status: int, began: float
+) -> None:
+    """Its request was counted when it was put down; each run adds what it used."""
+    ended = time.monotonic()
+    if turn.usage is None and turn.error is None:
+        await turn.settled()
+    first = turn.first_event_at
+    await resources.store.ledger.write(
+        entry_of(
+            turn,
+            request_id=stored.id,
+            route="/v1/responses",
+            key_id=stored.owner,
+            status=turn.error.status if turn.error is not None else status,
+            total_seconds=ended - began,
+            first_token_seconds=None if first is None else first - began,
+            error=turn.error,
+            requests=0,
+        )
+    )
 
 
 def _count(turn: ChatTurn) -> None:

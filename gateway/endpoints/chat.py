@@ -65,6 +65,7 @@ async def receive(request: Request, dialect: Dialect) -> Received:
         request.scope, request.receive, max_bytes=resources.settings.max_body_bytes
     )
     chat_request = dialect.read_request(body)
+    request.scope["asked_model"] = chat_request.model
     variant = await variant_of(resources, chat_request)
     check_model(caller, variant)
     return Received(

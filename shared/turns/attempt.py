@@ -45,7 +45,7 @@ class Attempt:
             error = raised
             raise
         finally:
-            self._turns.own(self._settle(error))
+            self._turn.own(self._settle(error))
 
     @property
     def _begun(self) -> bool:
@@ -128,6 +128,8 @@ class Attempt:
             if not self._begun and len(events) == 1:
                 raise last.error
             self._turn.error = last.error
+            if self._exchange is not None:
+                self._turn.usage = await self._exchange.usage()
         elif type(last) is TurnEnd:
             self._turn.usage = last.usage
         if not self._begun:
@@ -143,6 +145,17 @@ class Attempt:
 
     async def _settle(self, error: GatewayError | None) -> None:
         """Tell the upstream to stop what nobody reads, then give the lease back."""
-        if self._exchange is not None:
-            await self._exchange.stop()
-        await self._turns.store.leases.release(self._lease, outcome_of(error, served=self._begun))
+        counting = asyncio.create_task(self._count_broken_off(error))
+        try:
+            if self._exchange is not None:
+                await self._exchange.stop()
+            outcome = outcome_of(error, served=self._begun)
+            await self._turns.store.leases.release(self._lease, outcome)
+        finally:
+            await counting
+
+    async def _count_broken_off(self, error: GatewayError | None) -> None:
+        """What the caller used who left: the prompt, and the answer as far as it came."""
+        turn, exchange = self._turn, self._exchange
+        if turn.usage is None and error is None and exchange is not None and exchange.sent:
+            turn.usage = await exchange.usage()

@@ -80,6 +80,7 @@ class Exchange:
     ) -> None:
         self.stages = stages
         self.decoder = UpstreamDecoder()
+        self.sent = False  # whether the prompt was on its way to the upstream
         self._upstream = upstream
         self._session = session
         self._asked = asked
@@ -125,7 +126,7 @@ class Exchange:
             now=int(time.time()),
             fid=str(uuid.uuid4()),
         )
-        self._generating = True
+        self.sent = self._generating = True
         try:
             async with self._upstream.stream_completion(self._session, chat_id, body) as chunks:
                 await self._drive(chunks, deadline)

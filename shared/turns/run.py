@@ -19,6 +19,8 @@ import secrets
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+import msgspec
+
 from shared import metrics
 from shared.accounts import Accounts
 from shared.chat.events import Event, Usage
@@ -52,19 +54,20 @@ class Turns:
         self.upstream = upstream
         self._settlements: set[asyncio.Task[None]] = set()
 
-    def open(self, request: ChatRequest, variant: Variant) -> "ChatTurn":
-        return ChatTurn(self, request, variant)
     @property
     def settings(self) -> Settings:
         """Those in force now."""
         return self.store.settings.current
 
+    def open(self, request: ChatRequest, variant: Variant) -> "ChatTurn":
+        return ChatTurn(self, request, variant)
 
-    def own(self, settlement: Coroutine[Any, Any, None]) -> None:
+    def own(self, settlement: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run a settlement to its end, whatever becomes of the turn's own task."""
         task = asyncio.create_task(settlement)
         self._settlements.add(task)
         task.add_done_callback(self._settled)
+        return task
 
     def _settled(self, task: asyncio.Task[None]) -> None:
         self._settlements.discard(task)
@@ -78,13 +81,21 @@ class Turns:
             await asyncio.wait(self._settlements)
 
 
+class Tried(msgspec.Struct):
+    """One attempt: on which account, and why it failed before its first event."""
+
+    account: str
+    error: GatewayError | None = None
+
+
 class ChatTurn:
     """One turn. `run` once; the public fields tell its story while it runs and afterwards.
 
     Attributes:
-        attempts: tries at the upstream, failed ones included.
-        account: e-mail of the account of the newest attempt.
-        usage: what the turn used; set with the terminal event.
+        tried: its attempts, failed ones included.
+        usage: what the turn used; set with the terminal event, and where there was none (the caller
+            left) when it has `settled`. None when nothing had been asked of the upstream, or it
+            failed before its first event.
         error: why it failed, before or after its first event; None when it ended well.
         first_event_at: `time.monotonic()` of the first event, None until then.
     """
@@ -93,8 +104,7 @@ class ChatTurn:
         self.request = request
         self.variant = variant
         self.stopwatch = Stopwatch()
-        self.attempts = 0
-        self.account: str | None = None
+        self.tried: list[Tried] = []
         self.usage: Usage | None = None
         self.error: GatewayError | None = None
         self.first_event_at: float | None = None
@@ -107,7 +117,17 @@ class ChatTurn:
         )
         self._call_ids = secrets.token_hex(8)
         self._turns = turns
-        self._tried: list[str] = []
+        self._settlements: list[asyncio.Task[None]] = []
+
+    @property
+    def attempts(self) -> int:
+        """Tries at the upstream, failed ones included."""
+        return len(self.tried)
+
+    @property
+    def account(self) -> str | None:
+        """The e-mail of the account of the newest attempt."""
+        return self.tried[-1].account if self.tried else None
 
     async def run(self, emit: Emit) -> None:
         """Emit the turn's events in batches; the terminal event is the last of the last batch.
@@ -120,6 +140,15 @@ class ChatTurn:
         except GatewayError as error:
             self.error = error
             raise
+
+    def own(self, settlement: Coroutine[Any, Any, None]) -> None:
+        """Something that this turn leaves to do; it ends whatever becomes of the turn's task."""
+        self._settlements.append(self._turns.own(settlement))
+
+    async def settled(self) -> None:
+        """Returns when nothing is left to do for what was tried."""
+        if self._settlements:
+            await asyncio.wait(self._settlements)
 
     def call_id(self, index: int) -> str:
         """The id of the turn's tool call number `index`: nobody can guess it, and it stays."""
@@ -153,12 +182,15 @@ class ChatTurn:
             lease = await self._turns.store.leases.lend(
                 self.variant.capability,
                 wait_seconds=self._turns.settings.account_wait_seconds,
-                tried=frozenset(self._tried),
+                tried=frozenset(tried.account for tried in self.tried),
             )
-        self.attempts += 1
-        self.account = lease.account
-        self._tried.append(lease.account)
-        await Attempt(self._turns, self, lease, prompt, emit).run()
+        tried = Tried(lease.account)
+        self.tried.append(tried)
+        try:
+            await Attempt(self._turns, self, lease, prompt, emit).run()
+        except GatewayError as error:
+            tried.error = error
+            raise
 
     async def _may_try_again(self) -> bool:
         """The fleet's retry budget: an outage must not be multiplied by its callers."""
