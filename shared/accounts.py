@@ -106,6 +106,24 @@ class Accounts:
         if isinstance(answer, Claim):
             await self._log_in(answer)
 
+    async def renew_ahead(self, account: str, *, version: str) -> bool:
+        """The account has another token than that of `version`; returns whether we got it.
+
+        Raises:
+            NoAccount, NotFound: it was disabled or deleted meanwhile.
+            others: as `session`.
+        """
+        answer = await self._store.logins.claim_or_wait(
+            account,
+            rejected_version=version,
+            wait_seconds=LOGIN_WAIT_SECONDS,
+            margin_seconds=TOKEN_MARGIN_SECONDS,
+        )
+        if isinstance(answer, FreshToken):
+            return False
+        await self._log_in(answer)
+        return True
+
     async def add_from_environment(self) -> None:
         """Add the accounts of `ACCOUNTS`; one process does it, the others see it done."""
         entries = parse_accounts(self._store.settings.configured.accounts)
@@ -137,6 +155,7 @@ class Accounts:
                 proxy=claim.proxy,
                 access_token=token.token,
                 token_expires_at=token.expires_at,
+                age="new",
             )
         finally:
             await self._store.logins.give_up(claim)

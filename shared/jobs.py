@@ -63,6 +63,12 @@ _RETRY_CAP_SECONDS: Final = 60.0
 
 JOBS: Final[dict[str, Job]] = {
     "sweep": Job(path="workers.sweep.run", queue="ticks", max_tries=1),
+    "refresh_tokens": Job(
+        path="workers.refresh_tokens.run",
+        queue="ticks",  # to begin it takes no time
+        timeout_seconds=3_600,
+        lasting=True,
+    ),
     "answer": Job(
         path="workers.answer.run",
         queue="ticks",  # to begin one takes no time

@@ -12,4 +12,7 @@ class Periodic(msgspec.Struct, frozen=True):
     period_seconds: float
 
 
-PERIODIC: Final = (Periodic("sweep", period_seconds=15.0),)
+PERIODIC: Final = (
+    Periodic("sweep", period_seconds=15.0),
+    Periodic("refresh_tokens", period_seconds=30.0),
+)

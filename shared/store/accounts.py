@@ -23,6 +23,8 @@ from shared.store.settings import SettingsInForce
 State = Literal["new", "ready", "cooling", "disabled", "dead"]
 STATES: Final[tuple[State, ...]] = ("new", "ready", "cooling", "disabled", "dead")
 
+TokenAge = Literal["new", "unknown"]
+
 # The egress of accounts without a proxy of their own: straight out, or through `PROXY_URL`.
 COMMON_EGRESS: Final = "direct"
 
@@ -102,6 +104,15 @@ class AccountChanges(msgspec.Struct, frozen=True, kw_only=True):
         return f"AccountChanges({', '.join(given)})"
 
 
+class Lapsing(msgspec.Struct, frozen=True):
+    """An account whose access token lapses soon (epoch seconds), and that token's version."""
+
+    account: str
+    expires_at: float
+    version: str
+    egress: str
+
+
 class AccountPage(msgspec.Struct, frozen=True):
     """One page of accounts in alphabetical order; `next_cursor` is None on the last."""
 
@@ -149,14 +160,20 @@ class Accounts:
         proxy: str = "",
         access_token: str = "",
         token_expires_at: float = 0,
+        age: TokenAge = "unknown",
     ) -> None:
         """There is a new account, with its token if it is known already.
+
+        Args:
+            age: `new` = the upstream has just given it: its whole life lies before it.
 
         Raises:
             Conflict: there is one with this e-mail address.
         """
         account = account_id(email)
-        done = await self._put(account, "add", password, proxy, access_token, token_expires_at)
+        done = await self._put(
+            account, "add", password, proxy, access_token, token_expires_at, age=age
+        )
         if done == "exists":
             raise Conflict("There is an account with this e-mail address.")
 
@@ -274,6 +291,39 @@ class Accounts:
                 break
         return due[:limit]
 
+    async def lapsing(
+        self, *, lead_seconds: float, least_seconds: float, pause_seconds: float
+    ) -> list[Lapsing]:
+        """Accounts to be renewed ahead, the soonest to lapse first; for the schedule.
+
+        Those that never had a token, are disabled or dead are none of its business. Each account
+        has a moment of its own between one and two `lead_seconds` before the end, so that tokens
+        given in one hour aren't renewed in one hour. Reads every account: a job's work.
+
+        Args:
+            lead_seconds: or a quarter of the token's life, where that is known and shorter.
+            least_seconds: no lead is shorter, as far as the token's life allows.
+            pause_seconds: an account that has just failed is left alone for so long.
+
+        Script: account_lapsing.lua
+        """
+        found: list[Lapsing] = []
+        after = ""
+        while True:
+            ids, after = await self._scan(after, "", "", _IMPORT_LOOK)
+            words = await self._connection.run(
+                "account_lapsing",
+                keys.POOL,
+                lead_seconds,
+                least_seconds,
+                pause_seconds,
+                *ids,
+            )
+            rows = zip(words[::4], words[1::4], words[2::4], words[3::4], strict=True)
+            found += [Lapsing(row[0], float(row[1]), row[2], row[3]) for row in rows]
+            if not after:
+                return sorted(found, key=lambda one: one.expires_at)
+
     def egress_of(self, proxy: str) -> str:
         """The name of the egress address behind `proxy`; tells nothing about its credentials."""
         if not proxy:
@@ -331,6 +381,7 @@ class Accounts:
         token_expires_at: float,
         *,
         entry: str = "",
+        age: TokenAge = "unknown",
     ) -> str:
         record = keys.account(account)
         done: str = await self._connection.run(
@@ -345,6 +396,7 @@ class Accounts:
             self.egress_of(proxy),
             self._sealer.seal(access_token, place=f"{record}#token"),
             repr(float(token_expires_at)) if access_token else "",
+            age,
         )
         return done
 

@@ -11,6 +11,7 @@
 -- ARGV[7] egress: the name of the egress address
 -- ARGV[8] token: sealed, '' = none
 -- ARGV[9] expires: of the token, epoch seconds
+-- ARGV[10] age: of the token: `new`, just given by the upstream; `unknown`
 -- returns done: `added` | `changed` | `exists` | `missing` | `deleted`
 local id, mode, entry = ARGV[1], ARGV[2], ARGV[4]
 local now = clock_ms()
@@ -24,5 +25,6 @@ end
 
 put_credentials(id, a, {
   password = ARGV[5], proxy = ARGV[6], egress = ARGV[7], token = ARGV[8], expires = ARGV[9],
+  age = ARGV[10],
 }, now, tonumber(ARGV[3]))
 return a and 'changed' or 'added'

@@ -13,7 +13,7 @@ local key = K_ACCOUNT .. id
 local fence = redis.call('HGET', key, 'fence')
 if not fence or tonumber(ARGV[2]) < tonumber(fence) then return 0 end
 redis.call('HSET', key, 'token', ARGV[3], 'token_expires_at', ARGV[4], 'token_version', ARGV[2],
-  'state', 'ready', 'state_reason', '')
+  'token_at', redis.call('TIME')[1], 'state', 'ready', 'state_reason', '')
 redis.call('DEL', K_LOGIN .. id, K_LOGIN_REFUSED .. id)
 local a = read(id)
 place(a, tonumber(ARGV[5]))

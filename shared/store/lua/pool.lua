@@ -2,7 +2,8 @@
 --
 -- An account is a hash (K_ACCOUNT .. id):
 --   state new|ready|dead, state_reason, enabled 1|0, egress, concurrency ('' = default)
---   password, token, proxy, cookies (sealed), token_expires_at (s), token_version ('' = no token)
+--   password, token, proxy, cookies (sealed), token_expires_at (s), token_version ('' = no token),
+--   token_at (s; when it was given, '' = unknown)
 --   in_flight, ready_at (ms), generation, fence, added_at (s), last_used (ms)
 --   error_at (s), error_code, error_message
 --   cooldowns  '' or {"chat": {"until": ms, "reason": "quota", "failures": 1, "probe": lease token}}
