@@ -9,6 +9,7 @@ They see neither this machine's user nor its environment, and reach loopback onl
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -96,9 +97,7 @@ class Agent:
 def installed_program(name: str) -> str | None:
     """The path of an agent's program; Node's own comes from PATH."""
     if name == "node":
-        from tests.fakes.components import find_component
-
-        return find_component(name)
+        return shutil.which(name)
     path = INSTALLED / "node_modules" / ".bin" / name
     return str(path) if path.exists() else None
 
