@@ -73,6 +73,8 @@ class EventWriter:
 
     def feed(self, event: Event) -> bytes:
         """Contract: any order of events; after the first `TurnEnd` or `TurnFailed`, nothing."""
+        if type(event) is TextDelta and type(self._block) is _TextBlock and event.text:
+            return self._block.delta(event.text)  # nearly all of them; none is open after the end
         if self._phase == "ended":
             return b""
         match event:
