@@ -116,8 +116,10 @@ def _function(name: str, text: str) -> str:
 
 
 def _is_free(text: str) -> bool:
-    """Whether a custom tool's text can stand between the tags as it is."""
-    return not any(tag in text for tag in ("</parameter", "<parameter", "</function"))
+    """Whether a custom tool's text can stand between the tags, and be read back, as it is."""
+    if text.endswith("\r"):  # with the line break of the closer it would be one
+        return False
+    return not any(tag in text for tag in ("</parameter", "<parameter", "</function", "<function"))
 
 
 def _is_object(arguments: str) -> bool:

@@ -125,7 +125,16 @@ def test_the_reader_reads_the_example_that_the_model_is_shown(tools: tuple[Tool,
 
 free_texts = st.lists(
     st.sampled_from(
-        ["</parameter>", "<parameter=x>", "</function>", "</tool_call>", "\n", "```", "a", "{", '"']
+        [
+            "</parameter>",
+            "<parameter=x>",
+            "<function=f>",
+            "</function>",
+            "</tool_call>",
+            "\n",
+            "\r",
+            "{",
+        ]
     )
     | st.text(max_size=5),
     max_size=6,

@@ -274,8 +274,24 @@ def test_a_schema_of_great_depth_stands_as_it_is() -> None:
 
 
 words = st.sampled_from(
-    ["type", "items", "properties", "$ref", "anyOf", "enum", "required", "default", "minimum"]
-    + ["description", "title", "prefixItems", "allOf", "additionalProperties", "const", "examples"]
+    [
+        "type",
+        "items",
+        "properties",
+        "$ref",
+        "anyOf",
+        "enum",
+        "required",
+        "default",
+        "minimum",
+        "description",
+        "title",
+        "prefixItems",
+        "allOf",
+        "additionalProperties",
+        "const",
+        "examples",
+    ]
 )
 values = st.recursive(
     st.none()
