@@ -1,4 +1,4 @@
-"""Who is asking, and whether work may start: API key → caller, rate counters, model allow-list.
+"""Who is asking, and whether work may start: API key → caller, its limits, model allow-list.
 
 Knows: where keys stand in a request, the keys of `API_KEY`, what a session of the operator's pages
 may do. Stored keys are the store's.
@@ -10,12 +10,15 @@ from typing import Final
 from starlette.requests import Request
 from starlette.types import Scope
 
+from gateway.responses import Run
 from gateway.session import Sessions
 from shared import metrics
 from shared.chat.models import Variant
 from shared.errors import Forbidden, RateLimited, Unauthorized
 from shared.store.api_keys import ApiKey
 from shared.store.store import Store
+from shared.turns.allowed import AllowedTurn, is_limited
+from shared.turns.run import ChatTurn, Turns
 
 # Methods that change nothing: a session's cookie is enough for them.
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -95,6 +98,18 @@ class Gate:
                 f"This API key may send {limit} requests a minute",
                 retry_after_seconds=admission.retry_after_seconds,
             )
+
+    def limit(self, turn: ChatTurn, caller: ApiKey, *, turns: Turns, tokens: int) -> Run:
+        """The turn as it may run for this caller: within its turns at once, its tokens of the day.
+
+        Args:
+            tokens: how many it may well use.
+        """
+        if not is_limited(caller):
+            return turn
+        return AllowedTurn(
+            turn, caller, allowances=self._store.allowances, tokens=tokens, own=turns.own
+        )
 
 
 def check_model(caller: ApiKey, variant: Variant) -> None:

@@ -864,19 +864,19 @@ def _default_text(name: str) -> str:
 
 
 def render_table() -> str:
-    """The configuration table of the README."""
-    rows = ["| name | default | meaning |", "|---|---|---|"]
+    """The configuration table of the README; ✓ = can be changed while the fleet runs."""
+    rows = ["| name | default | | meaning |", "|---|---|---|---|"]
     group = None
     for name in Settings.__struct_fields__:
         meta = _meta(name)
         if meta["group"] != group:
             group = meta["group"]
-            rows.append(f"| **{group}** | | |")
+            rows.append(f"| **{group}** | | | |")
         default = meta["shown"] or _default_text(name).strip("'") or "empty"
         shown = default if meta["shown"] or default == "empty" else f"`{default}`"
-        rows.append(
-            f"| `{name.upper()}` | {shown} | {meta['description'].replace('|', chr(92) + '|')} |"
-        )
+        live = "✓" if meta["fixed"] is None else ""
+        description = meta["description"].replace("|", "\\|")
+        rows.append(f"| `{name.upper()}` | {shown} | {live} | {description} |")
     return "\n".join(rows) + "\n"
 
 

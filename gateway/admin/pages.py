@@ -182,7 +182,7 @@ async def gather_keys(
     resources = resources_of(request)
     return KeysPage(
         csrf_token=csrf_token_of(request),
-        keys=await resources.store.api_keys.all(),
+        keys=await resources.store.api_keys.created(),
         configured=len(resources.settings.api_keys),
         default_rate_limit=resources.settings.rate_limit_per_minute,
         message=message,

@@ -51,7 +51,7 @@ async def create_key(request: Request) -> Response:
 
 
 async def list_keys(request: Request) -> Response:
-    """`GET /api/keys` → `{"data": [...]}`; never a key."""
+    """`GET /api/keys` → `{"data": [...]}`, those of `API_KEY` first; never a key."""
     resources = resources_of(request)
     await resources.gate.identify_admin(request)
     return json_answer({"data": [_shown(key) for key in await resources.store.api_keys.all()]})
@@ -99,9 +99,13 @@ async def create(api_keys: ApiKeys, asked: NewKey) -> NewApiKey:
 
 
 def _shown(key: ApiKey) -> dict[str, object]:
-    """Every field, also those that are null: a page shows what isn't limited, too."""
-    names = (name for name in key.__struct_fields__ if name != "admin")
-    return {name: getattr(key, name) for name in names}
+    """Every field, also those that are null: a page shows what isn't limited, too.
+
+    `source`: `environment` for the keys of `API_KEY`, which can be neither changed nor deleted.
+    """
+    names = (name for name in key.__struct_fields__ if name != "configured")
+    shown = {name: getattr(key, name) for name in names}
+    return shown | {"source": "environment" if key.configured else "stored"}
 
 
 def _moment(expires_at: _Expiry | UnsetType | None) -> float | None:

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from shared.errors import Conflict, NotFound, Unauthorized
+from shared.errors import Conflict, Forbidden, NotFound, Unauthorized
 from shared.sealing import Sealer
 from shared.store import keys
 from shared.store.connection import Connection
@@ -29,12 +29,16 @@ _ID_CHARACTERS = 32
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A key without the key: `prefix` is what is shown of it. Times are epoch seconds."""
+    """A key without the key: `prefix` is what is shown of it. Times are epoch seconds.
+
+    `configured`: it is one of `API_KEY`: it always holds, and only the environment changes it.
+    """
 
     id: str
     name: str
     prefix: str = ""
     admin: bool = False
+    configured: bool = False
     rate_limit_per_minute: int | None = None
     daily_token_budget: int | None = None
     max_streams: int | None = None
@@ -76,7 +80,11 @@ class ApiKeys:
         self._sealer = sealer
         self._configured = {
             self._ids(key)[0]: ApiKey(
-                id=self._ids(key)[0], name=f"API_KEY {number}", prefix=key[:6], admin=number == 1
+                id=self._ids(key)[0],
+                name=f"API_KEY {number}",
+                prefix=key[:6],
+                admin=number == 1,
+                configured=True,
             )
             for number, key in reversed(list(enumerate(configured, start=1)))
         }
@@ -99,6 +107,7 @@ class ApiKeys:
         ids = self._ids(key)
         configured = self._configured.get(ids[0])
         if configured is not None:
+            self._note_use(configured.id)
             return configured
         found = self._cached.get(ids[0]) or await self._look_up(ids)
         if found.expires_at is not None and found.expires_at <= self._now():
@@ -135,16 +144,29 @@ class ApiKeys:
         return NewApiKey(record, key)
 
     async def all(self) -> list[ApiKey]:
-        """The created keys, oldest first."""
+        """Those of `API_KEY` as they stand there, then the created ones, oldest first."""
+        configured = sorted(self._configured.values(), key=lambda key: _number(key.name))
         records = await self._connection.ask("api_keys", "HGETALL", keys.api_keys())
+        created = sorted(
+            (_decode(text) for text in records.values()),
+            key=lambda key: (key.created_at, key.name, key.id),
+        )
         used = await self._connection.ask("api_keys", "HGETALL", keys.api_key_used())
-        found = [
-            msgspec.structs.replace(
-                _decode(text), last_used_at=int(used[key_id]) if key_id in used else None
-            )
-            for key_id, text in records.items()
+        return [
+            msgspec.structs.replace(key, last_used_at=int(used[key.id]) if key.id in used else None)
+            for key in (*configured, *created)
         ]
-        return sorted(found, key=lambda key: (key.created_at, key.name, key.id))
+
+    async def created(self) -> list[ApiKey]:
+        """Without those of `API_KEY`."""
+        return [key for key in await self.all() if not key.configured]
+
+    async def known(self, key_id: str) -> ApiKey | None:
+        """The key with this id, also one of `API_KEY`; None when it is gone."""
+        if key_id in self._configured:
+            return self._configured[key_id]
+        _, [text] = await self._read([key_id])
+        return None if text is None else _decode(text)
 
     async def get(self, key_id: str) -> ApiKey:
         """
@@ -162,8 +184,10 @@ class ApiKeys:
 
         Raises:
             NotFound: there is none.
+            Forbidden: it is one of `API_KEY`.
             Conflict: somebody else changes it all the time.
         """
+        self._require_created(key_id)
         given = {
             name: value
             for name in changes.__struct_fields__
@@ -183,7 +207,9 @@ class ApiKeys:
 
         Raises:
             NotFound: there was none.
+            Forbidden: it is one of `API_KEY`.
         """
+        self._require_created(key_id)
         for _ in range(5):
             _, [text] = await self._read([key_id])
             if text is None:
@@ -198,12 +224,20 @@ class ApiKeys:
         Script: api_key_watch.lua
         """
         used = list(self._used)
-        version, seconds = await self._connection.run("api_key_watch", _TAG, *used)
+        words = [f"{key_id}+" if key_id in self._configured else key_id for key_id in used]
+        version, seconds = await self._connection.run("api_key_watch", _TAG, *words)
         self._used.difference_update(used)
         self._learn_time(seconds)
         if version != self._version:
             self._version = version
             self._forget()
+
+    def _require_created(self, key_id: str) -> None:
+        if key_id in self._configured:
+            raise Forbidden(
+                f"{self._configured[key_id].name} comes from the environment: "
+                "only API_KEY itself can change or remove it"
+            )
 
     async def _look_up(self, ids: list[str]) -> ApiKey:
         forgotten = self._forgotten
@@ -249,6 +283,11 @@ class ApiKeys:
         if now - self._used_at.get(key_id, float("-inf")) >= _USED_INTERVAL_SECONDS:
             self._used_at[key_id] = now
             self._used.add(key_id)
+
+
+def _number(name: str) -> int:
+    """`API_KEY 2` → 2"""
+    return int(name.rpartition(" ")[2])
 
 
 def _encode(record: ApiKey) -> str:

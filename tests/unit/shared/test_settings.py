@@ -110,7 +110,7 @@ def test_the_table_of_the_readme_has_a_row_per_setting() -> None:
     rows = settings.render_table().splitlines()
     named = [row for row in rows if re.match(r"\| `[A-Z_]+` \|", row)]
     assert len(named) == len(CONTRACT | OURS)
-    assert all(row.replace(r"\|", "").count("|") == 4 for row in rows)
+    assert all(row.replace(r"\|", "").count("|") == 5 for row in rows)
 
 
 @pytest.mark.parametrize(

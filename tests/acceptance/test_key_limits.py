@@ -1,0 +1,168 @@
+"""What a key may run at once and use in a day: in every dialect, over both processes."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.acceptance.test_keys_and_limits import Keys, with_key
+from tests.fakes.chat import MODEL, ask, asking, assert_error, call, directive
+from tests.fakes.stack import Stack, eventually
+
+Ask = Callable[..., httpx.Response]
+
+HANGS = directive(say="hello", frames=2, stall_after=3)
+SECONDS_A_DAY = 86_400
+
+
+@pytest.fixture
+def keys(stack: Stack) -> Iterator[Keys]:
+    keys = Keys(stack, {"authorization": f"Bearer {stack.admin_key}"})
+    yield keys
+    for made in keys.made:
+        keys("DELETE", f"/{made}")
+
+
+def body_of(path: str, prompt: str, *, stream: bool) -> dict[str, Any]:
+    messages = [{"role": "user", "content": prompt}]
+    asked = {"input": prompt} if path == "/v1/responses" else {"messages": messages}
+    more = {"max_tokens": 1000} if path == "/v1/messages" else {}
+    return {"model": MODEL, "stream": stream, **asked, **more}
+
+
+@pytest.fixture(params=["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+def path(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+def assert_refused(answer: httpx.Response, *, because: str) -> None:
+    """429 in the dialect's own shape, with the reason and when to come again."""
+    assert answer.status_code == 429, answer.text
+    error = answer.json()["error"]
+    assert error["type"] == "rate_limit_error"
+    assert error.get("code", "rate_limit_exceeded") == "rate_limit_exceeded"
+    assert because in error["message"]
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+# -- turns at once
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_key_runs_no_more_turns_at_once_than_it_may(
+    stack: Stack, keys: Keys, path: str, stream: bool
+) -> None:
+    headers = with_key(keys.create(max_streams=2)["key"])
+    body = body_of(path, "hi", stream=stream)
+    with ExitStack() as open_ones:
+        for _ in range(2):
+            open_ones.enter_context(asking(stack, HANGS, headers=headers))
+        for _ in range(6):  # whichever process is asked
+            refused = call(stack, "POST", path, headers=headers, json=body)
+            assert_refused(refused, because="may run 2 requests at once")
+        assert call(stack, "POST", path, json=body).status_code == 200  # others may
+    eventually(
+        lambda: call(stack, "POST", path, headers=headers, json=body).status_code == 200,
+        within_seconds=2,
+    )
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_who_asks_one_after_the_other_is_never_refused(
+    stack: Stack, keys: Keys, path: str, stream: bool
+) -> None:
+    headers = with_key(keys.create(max_streams=1)["key"])
+    for _ in range(12):
+        body = body_of(path, "hi", stream=stream)
+        assert call(stack, "POST", path, headers=headers, json=body).status_code == 200
+
+
+def test_a_turn_that_failed_is_under_way_no_longer_when_its_caller_hears_of_it(
+    stack: Stack, keys: Keys
+) -> None:
+    headers = with_key(keys.create(max_streams=1)["key"])
+    for _ in range(4):
+        refused = ask(stack, directive(fail="data_inspection_failed"), headers=headers)
+        assert refused.status_code == 400
+    broken = ask(
+        stack, directive(say="a b c d", frames=4, close_after=3), headers=headers, stream=True
+    )
+    assert broken.status_code == 200
+    assert ask(stack, headers=headers).status_code == 200
+
+
+def test_a_changed_number_of_turns_at_once_holds_within_2_s(stack: Stack, keys: Keys) -> None:
+    made = keys.create(max_streams=1)
+    headers = with_key(made["key"])
+    with asking(stack, HANGS, headers=headers):
+        assert ask(stack, headers=headers).status_code == 429
+        keys("PATCH", f"/{made['id']}", json={"max_streams": None})
+        eventually(lambda: ask(stack, headers=headers).status_code == 200, within_seconds=2)
+
+
+# -- tokens of the day
+
+
+def test_a_spent_budget_is_a_429_until_the_utc_day_ends(
+    stack: Stack, keys: Keys, path: str
+) -> None:
+    headers = with_key(keys.create(daily_token_budget=40)["key"])
+    body = body_of(path, directive(say="one two three four five six seven eight"), stream=False)
+
+    def refused() -> httpx.Response | None:
+        answer = call(stack, "POST", path, headers=headers, json=body)
+        return answer if answer.status_code != 200 else None
+
+    answer = eventually(refused, within_seconds=20)
+    assert answer is not None
+    assert_refused(answer, because="has used its 40 tokens of this UTC day")
+    until_midnight = SECONDS_A_DAY - time.time() % SECONDS_A_DAY
+    assert abs(int(answer.headers["retry-after"]) - until_midnight) < 60
+    assert ask(stack).status_code == 200
+
+
+def test_turns_at_once_overshoot_a_budget_by_no_more_than_one_turn_per_process(
+    stack: Stack, keys: Keys
+) -> None:
+    """Forty ask at once for what only a few can have; without setting aside all would get it."""
+    made = keys.create(daily_token_budget=150)
+    headers = with_key(made["key"])
+    prompt = directive(say="one two three four five six seven eight", delay_ms=20)
+    with ThreadPoolExecutor(40) as threads:
+        answers = list(threads.map(lambda _: ask(stack, prompt, headers=headers), range(40)))
+    used = [one.json()["usage"]["total_tokens"] for one in answers if one.status_code == 200]
+    assert used
+    assert sum(used) <= 150 + 2 * max(used)
+    assert {one.status_code for one in answers} <= {200, 429}
+
+
+def test_who_leaves_has_used_what_was_said_to_him(stack: Stack, keys: Keys) -> None:
+    headers = with_key(keys.create(daily_token_budget=10)["key"])
+    many_words = directive(say=" ".join(["word"] * 60), frames=60, stall_after=50)
+    with asking(stack, many_words, headers=headers) as answer:
+        for line in answer.iter_lines():
+            if line.count("word") and "[DONE]" not in line:
+                break
+    eventually(
+        lambda: "has used its 10 tokens" in ask(stack, headers=headers).text, within_seconds=15
+    )
+
+
+def test_a_raised_budget_lets_work_begin_again_within_2_s(stack: Stack, keys: Keys) -> None:
+    made = keys.create(daily_token_budget=1)
+    headers = with_key(made["key"])
+    assert ask(stack, headers=headers).status_code == 200
+    assert_error(
+        ask(stack, headers=headers),
+        429,
+        "rate_limit_error",
+        "rate_limit_exceeded",
+        retry_after=True,
+    )
+    keys("PATCH", f"/{made['id']}", json={"daily_token_budget": 1_000_000})
+    eventually(lambda: ask(stack, headers=headers).status_code == 200, within_seconds=2)
