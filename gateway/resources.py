@@ -81,13 +81,14 @@ class Resources:
             pool = await self.store.pool_state()
             steps = await self.store.due.counts()
             counts = await self.store.counts.read()
+            lines = await self.store.batches.outcomes()
         except StoreUnavailable:
             return None
         return metrics.PoolState(
             accounts={str(state): count for state, count in pool.accounts.items()},
             leases_in_flight=pool.leases_in_flight,
             jobs=steps,
-            counts=counts,
+            counts={**counts, **metrics.counts_of("batch_lines_total", "outcome", lines)},
         )
 
     async def _prepare(self) -> None:

@@ -3,7 +3,7 @@
 from starlette.routing import BaseRoute, Route
 
 from gateway.admin.routes import ADMIN_ROUTES
-from gateway.api import accounts, keys, requests, settings, usage
+from gateway.api import accounts, batches, keys, requests, settings, usage
 from gateway.endpoints import health, models, responses
 from gateway.endpoints.chat import chat_handler
 from gateway.endpoints.count_tokens import count_tokens
@@ -36,6 +36,13 @@ ROUTES: list[BaseRoute] = [
     Route("/api/accounts/{email}/reset", accounts.reset_account, methods=["POST"]),
     Route("/api/usage", usage.list_usage),
     Route("/api/requests", requests.list_requests),
+    Route("/api/batches", batches.list_batches),
+    Route("/api/batches", batches.create_batch, methods=["POST"]),
+    Route("/api/batches/{id}", batches.show_batch),
+    Route("/api/batches/{id}/results", batches.list_results),
+    Route("/api/batches/{id}/events", batches.watch),
+    Route("/api/batches/{id}/cancel", batches.cancel, methods=["POST"]),
+    Route("/api/batches/{id}/retry", batches.retry, methods=["POST"]),
     Route("/api/keys", keys.list_keys),
     Route("/api/keys", keys.create_key, methods=["POST"]),
     Route("/api/keys/{id}", keys.change_key, methods=["PATCH"]),

@@ -28,6 +28,7 @@
     │  ├─ TokenRejected               502   the access token is dead: renew it, then repeat
     │  ├─ ChatGone                    502   the upstream lost the chat: open a new one
     │  └─ LoginFailed                 502   this account can't log in now
+    │     ├─ LoginsTooFast            502   nor can others: it wants them farther apart
     │     └─ AccountDead              502   and never will until an operator mends it
     ├─ AccountsExhausted              429   every account is spent for this capability
     ├─ NoAccount                      503   none usable, or all busy longer than the wait
@@ -263,6 +264,20 @@ class ChatGone(UpstreamError):
 
 class LoginFailed(UpstreamError):
     """The upstream did not let this account log in."""
+
+
+class LoginsTooFast(LoginFailed):
+    """Logins come too fast for the upstream.
+
+    `told_seconds` = how long the upstream says to wait, when it says so.
+    """
+
+    def __init__(self, message: str | None = None, *, told_seconds: float | None = None):
+        super().__init__(
+            message or "Logins come too fast for the upstream.",
+            retry_after_seconds=60 if told_seconds is None else max(1, told_seconds),
+        )
+        self.told_seconds = told_seconds
 
 
 class AccountDead(LoginFailed):

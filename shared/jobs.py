@@ -69,6 +69,14 @@ JOBS: Final[dict[str, Job]] = {
         timeout_seconds=3_600,
         lasting=True,
     ),
+    "batches": Job(path="workers.batches.run", queue="ticks", max_tries=1),
+    "pump": Job(
+        path="workers.pump.run",
+        queue="ticks",  # to begin one takes no time
+        timeout_seconds=3_600,  # then another one goes on
+        max_tries=0,
+        lasting=True,
+    ),
     "answer": Job(
         path="workers.answer.run",
         queue="ticks",  # to begin one takes no time
@@ -105,6 +113,11 @@ def step(job: str, step_id: str, *arguments: str) -> Step:
 def answer_step(response_id: str) -> Step:
     """The turn of a response that runs in the background."""
     return step("answer", f"answer-{response_id}", response_id)
+
+
+def pump_steps(count: int) -> list[Step]:
+    """The pumps that do the lines of batches, one for each job process."""
+    return [step("pump", f"pump-{number}") for number in range(1, count + 1)]
 
 
 def retry_pause_seconds(job: str, tries: int) -> float:

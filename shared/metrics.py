@@ -234,6 +234,11 @@ def take_counts() -> Counts:
     return taken
 
 
+def counts_of(sample: str, label: str, numbers: Mapping[str, float]) -> Counts:
+    """Numbers that somebody else counted, exactly, as counts of one family: by a label's values."""
+    return {_count_key(sample, {label: value}): number for value, number in numbers.items()}
+
+
 _TAKEN: Counts = {}
 _TAKING = threading.Lock()  # jobs that last take from a thread of their own
 

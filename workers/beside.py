@@ -22,6 +22,9 @@ STOP_SECONDS: Final = 15.0
 class Opened(Protocol):
     """What the work shares."""
 
+    @property
+    def stopping(self) -> asyncio.Event: ...
+
     def opened(self) -> AbstractAsyncContextManager[None]: ...
 
 
@@ -92,6 +95,7 @@ class Beside(Generic[S]):
             self._loop = asyncio.get_running_loop()
             self._ready.set()
             await self._stopping.wait()
+            self._shared.stopping.set()
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=self._within_seconds)
             for task in self._tasks:

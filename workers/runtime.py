@@ -25,6 +25,7 @@ from typing import Concatenate, ParamSpec
 
 from shared import jobs, metrics
 from shared.accounts import Accounts
+from shared.batches import LineWork
 from shared.catalogues import Catalogues
 from shared.errors import StoreUnavailable
 from shared.log import context
@@ -65,6 +66,8 @@ class Resources:
         self._configured = settings
         self.store = Store(settings, observe=metrics.observe_redis)
         self.due = self.store.due
+        self.stopping = asyncio.Event()
+        """Set when this process stops: what lasts begins nothing new and hands on."""
 
     @property
     def settings(self) -> Settings:
@@ -90,6 +93,10 @@ class Resources:
             accounts=self.accounts,
             upstream=self.upstream,
         )
+
+    @functools.cached_property
+    def line_work(self) -> LineWork:
+        return LineWork(batches=self.store.batches, accounts=self.accounts, upstream=self.upstream)
 
     @functools.cached_property
     def turns(self) -> Turns:
@@ -257,14 +264,15 @@ class Perform:
         else:
             await due.done(step_id)
         finally:
-            await _hand_on_counts(resources)
+            await hand_on_counts(resources)
 
     async def _do(self, resources: Resources) -> None:
         if not self._kind.lasting:
             await self._work(resources)
             return
         # Whoever failed told it; a process that was killed could not.
-        if (tries := await resources.due.tries(self._step_id)) > self._kind.max_tries:
+        tries = await resources.due.tries(self._step_id)
+        if self._kind.max_tries and tries > self._kind.max_tries:
             raise Permanent(f"interrupted {tries - 1} times")
         work = asyncio.ensure_future(self._work(resources))
         try:
@@ -303,7 +311,8 @@ class StepEnded(Exception):
     """While it ran, somebody else said that this step has ended: it was cancelled."""
 
 
-async def _hand_on_counts(resources: Resources) -> None:
+async def hand_on_counts(resources: Resources) -> None:
+    """What this process counted since the last time is on the page of `/metrics`."""
     try:
         await resources.store.counts.add(metrics.take_counts())
     except StoreUnavailable:

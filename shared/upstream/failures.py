@@ -22,6 +22,7 @@ from shared.errors import (
     ContextTooLong,
     InputRefused,
     LoginFailed,
+    LoginsTooFast,
     TokenRejected,
     UnknownModel,
     UpstreamBlocked,
@@ -203,9 +204,9 @@ def _unavailable(refusal: Refusal) -> AnyFailure:
 
 def _too_many(refusal: Refusal) -> AnyFailure:
     if refusal.operation == "sign_in":
-        return LoginFailed(
+        return LoginsTooFast(
             _worded(refusal, "Logins come too fast for the upstream"),
-            retry_after_seconds=refusal.retry_after_seconds or 60,
+            told_seconds=refusal.retry_after_seconds,
         )
     return _busy("Too many requests at once", 2)(refusal)
 

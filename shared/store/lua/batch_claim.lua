@@ -14,8 +14,9 @@ local LOOKS = 100
 local now = clock_ms()
 local soonest
 
+-- The lane is looked at again at that moment, or in a second: an operator may end a rest before.
 local function later(lanes, egress, at)
-  redis.call('ZADD', lanes, at, egress)
+  redis.call('ZADD', lanes, math.min(at, now + 1000), egress)
 end
 
 -- The account is there already, or somebody logs it in just now: then it isn't given out.
@@ -67,7 +68,7 @@ local function take(batch)
     if not head[1] then
       redis.call('ZREM', lanes, egress)
     elseif tonumber(head[2]) > now then
-      later(lanes, egress, head[2])
+      later(lanes, egress, tonumber(head[2]))
     elseif rest > 0 then
       later(lanes, egress, now + rest)
     elseif slot - now > ahead then

@@ -1,0 +1,177 @@
+"""`/api/batches`: put one down, watch it, steer it, read what became of each line."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from gateway.api.answers import json_answer, limit_of
+from gateway.bodies import read_body
+from gateway.dialects.body import read_body as decode_body
+from gateway.resources import Resources, resources_of
+from shared import imports, jobs
+from shared.errors import BadRequest, NotFound, StoreUnavailable
+from shared.intake.lines import Line, PlainLines
+
+# How often somebody who watches is told what has changed.
+LOOK_SECONDS: Final = 0.5
+
+
+class _Body(msgspec.Struct):
+    accounts: str
+    dry_run: bool = False
+
+
+_body = msgspec.json.Decoder(_Body)
+
+
+async def create_batch(request: Request) -> Response:
+    """`POST /api/batches` → 202 `Batch`; with `dry_run` 200 and what would become of each line."""
+    resources = resources_of(request)
+    await resources.gate.identify_admin(request)
+    lines, dry_run = _read(
+        await read_body(
+            request.scope, request.receive, max_bytes=resources.settings.max_body_bytes
+        ),
+        request,
+    )
+    if dry_run:
+        return json_answer(await _dry_run(resources, lines))
+    batch_id = await imports.put_down(resources.store.batches, lines)
+    return await _begun(resources, batch_id)
+
+
+async def list_batches(request: Request) -> Response:
+    """`GET /api/batches?limit=` → `{"data": [Batch]}`, the newest first."""
+    resources = resources_of(request)
+    await resources.gate.identify_admin(request)
+    batches = await resources.store.batches.newest(limit_of(request.query_params))
+    return json_answer({"data": batches})
+
+
+async def show_batch(request: Request) -> Response:
+    """`GET /api/batches/{id}` → `Batch`."""
+    resources = resources_of(request)
+    await resources.gate.identify_admin(request)
+    return json_answer(await resources.store.batches.get(request.path_params["id"]))
+
+
+async def list_results(request: Request) -> Response:
+    """`GET /api/batches/{id}/results`: NDJSON, one line per line of the input."""
+    resources = resources_of(request)
+    await resources.gate.identify_admin(request)
+    batch_id = request.path_params["id"]
+    await resources.store.batches.get(batch_id)  # a 404 is told before the answer begins
+
+    async def results() -> AsyncIterator[bytes]:
+        piece: list[bytes] = []
+        async for result in resources.store.batches.results(batch_id):
+            piece += (msgspec.json.encode(result), b"\n")
+            if len(piece) >= _LINES_PER_SEND:
+                yield b"".join(piece)
+                piece = []
+        yield b"".join(piece)
+
+    return StreamingResponse(results(), media_type="application/x-ndjson")
+
+
+_LINES_PER_SEND: Final = 1_000
+
+
+async def watch(request: Request) -> Response:
+    """`GET /api/batches/{id}/events`: `data: Batch` whenever it has changed, until it has ended."""
+    resources = resources_of(request)
+    await resources.gate.identify_admin(request)
+    batch_id = request.path_params["id"]
+    await resources.store.batches.get(batch_id)
+    return StreamingResponse(
+        _events(resources, batch_id),
+        media_type="text/event-stream",
+        headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
+    )
+
+
+async def cancel(request: Request) -> Response:
+    """`POST /api/batches/{id}/cancel` → `Batch`: no further line is begun."""
+    resources = resources_of(request)
+    await resources.gate.identify_admin(request)
+    batches, batch_id = resources.store.batches, request.path_params["id"]
+    await batches.cancel(batch_id)
+    return json_answer(await batches.get(batch_id))
+
+
+async def retry(request: Request) -> Response:
+    """`POST /api/batches/{id}/retry` → 202 `Batch`: its failed lines wait again.
+
+    One that was cancelled goes on where it was.
+    """
+    resources = resources_of(request)
+    await resources.gate.identify_admin(request)
+    batch_id = request.path_params["id"]
+    await resources.store.batches.retry(batch_id)
+    return await _begun(resources, batch_id)
+
+
+async def _begun(resources: Resources, batch_id: str) -> Response:
+    """202 with the batch; somebody does its lines from now on."""
+    for step in jobs.pump_steps(resources.settings.worker_processes):
+        await resources.store.due.add(step)
+    return json_answer(await resources.store.batches.get(batch_id), status=202)
+
+
+async def _dry_run(resources: Resources, lines: Iterable[Line]) -> dict[str, object]:
+    found = [line async for line in imports.dry_run(resources.store.batches, lines)]
+    counts = {
+        status: sum(line.status == status for line in found)
+        for status in ("valid", "invalid", "skipped")
+    }
+    return {"total": len(found), **counts, "lines": found}
+
+
+def _read(body: bytes, request: Request) -> tuple[Iterator[Line], bool]:
+    """The lines of the body, and whether they are only looked at."""
+    dry_run = request.query_params.get("dry_run", "").lower() in ("1", "true")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        read = decode_body(body, _body)
+        body, dry_run = read.accounts.encode(), dry_run or read.dry_run
+    if not body.strip():
+        raise BadRequest("accounts: no lines were given", param="accounts")
+    return _lines(body), dry_run
+
+
+def _lines(body: bytes) -> Iterator[Line]:
+    reader = PlainLines()
+    for start in range(0, len(body), _CHUNK_BYTES):
+        yield from reader.feed(body[start : start + _CHUNK_BYTES])
+    yield from reader.close()
+
+
+_CHUNK_BYTES: Final = 64 * 1024
+
+
+async def _events(resources: Resources, batch_id: str) -> AsyncIterator[bytes]:
+    last, told_at = b"", time.monotonic()
+    keepalive_seconds = 0.8 * resources.settings.keepalive_seconds
+    # A drain ends it: whoever watches asks again, somewhere else.
+    while not resources.drain.began:
+        try:
+            batch = await resources.store.batches.get(batch_id)
+        except NotFound:
+            return
+        except StoreUnavailable:
+            batch = None
+        text = msgspec.json.encode(batch) if batch is not None else last
+        if text != last:
+            yield b"data: " + text + b"\n\n"
+            last, told_at = text, time.monotonic()
+        elif time.monotonic() - told_at >= keepalive_seconds:
+            yield b": keepalive\n\n"
+            told_at = time.monotonic()
+        if batch is not None and batch.ended:
+            return
+        await asyncio.sleep(LOOK_SECONDS)

@@ -1,0 +1,85 @@
+"""From lines to a batch: which are to be done, which are there already, which come twice.
+
+Lines come as an iterator and leave in pieces: 100,000 of them lie nowhere at once. Of a line that
+was seen, only its e-mail address is remembered, to know it when it comes again.
+
+Knows: lines and the pool. Does not know: formats, who asks, how a line is done.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from shared.intake.lines import BatchLine, InvalidLine, Line
+from shared.store.accounts import account_id
+from shared.store.batches import Batches, Refused
+
+_PIECE: Final = 500
+
+
+class DryLine(msgspec.Struct, frozen=True):
+    """What would become of a line: `status` is valid, invalid or skipped."""
+
+    line: int
+    email: str
+    status: str
+    message: str = ""
+
+
+async def put_down(batches: Batches, lines: Iterable[Line]) -> str:
+    """There is a batch of these lines, to be done from now on; returns its id."""
+    batch_id = await batches.open("import")
+    async for piece in _sorted(batches, lines):
+        await batches.add(batch_id, piece)
+    await batches.start(batch_id)
+    return batch_id
+
+
+async def dry_run(batches: Batches, lines: Iterable[Line]) -> AsyncIterator[DryLine]:
+    """What would become of each line; nothing is stored."""
+    async for piece in _sorted(batches, lines):
+        for line in piece:
+            if isinstance(line, Refused):
+                yield DryLine(line.number, line.email, line.status, line.reason)
+            else:
+                yield DryLine(line.number, account_id(line.email), "valid")
+
+
+async def _sorted(
+    batches: Batches, lines: Iterable[Line]
+) -> AsyncIterator[list[BatchLine | Refused]]:
+    seen: dict[str, int] = {}
+    for piece in _pieces(lines):
+        ids = [account_id(line.email) for line in piece if isinstance(line, BatchLine)]
+        existing = await batches.existing(ids)
+        yield [_sort(line, seen, existing) for line in piece]
+
+
+def _sort(line: Line, seen: dict[str, int], existing: set[str]) -> BatchLine | Refused:
+    if isinstance(line, InvalidLine):
+        return Refused(number=line.number, email=line.email, status="invalid", reason=line.reason)
+    account = account_id(line.email)
+    first = seen.setdefault(account, line.number)
+    if first != line.number:
+        return _skipped(line, f"The same e-mail address as in line {first}.")
+    if account in existing:
+        return _skipped(line, "The account exists already.")
+    return line
+
+
+def _skipped(line: BatchLine, reason: str) -> Refused:
+    return Refused(
+        number=line.number, email=account_id(line.email), status="skipped", reason=reason
+    )
+
+
+def _pieces(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    piece: list[Line] = []
+    for line in lines:
+        piece.append(line)
+        if len(piece) == _PIECE:
+            yield piece
+            piece = []
+    if piece:
+        yield piece
