@@ -22,7 +22,7 @@ from typing import Any, Literal, assert_never
 
 import msgspec
 
-from gateway.dialects.anthropic_request import Given, read_countable, read_request
+from gateway.dialects.anthropic_request import NO_THREADS, Given, read_countable, read_request
 from gateway.dialects.anthropic_search import (
     Citation,
     SearchResult,
@@ -427,10 +427,12 @@ def write_reply(turn: Turn, reply: Reply) -> bytes:
 
 
 def _tool_use(call: ReplyToolCall) -> _ToolUse:
-    arguments = call.arguments.encode()
-    return _ToolUse(
-        id=call.call_id, name=call.name, input=msgspec.Raw(arguments) if arguments else _NO_INPUT
-    )
+    """A call that `max_tokens` cut has no input that could be shown: the stop reason tells why."""
+    try:
+        given = msgspec.json.decode(call.arguments.encode(), type=msgspec.Raw)
+    except msgspec.DecodeError:
+        given = _NO_INPUT
+    return _ToolUse(id=call.call_id, name=call.name, input=given)
 
 
 def write_count(input_tokens: int) -> bytes:
@@ -456,10 +458,18 @@ _TOO_LONG = "prompt is too long"
 
 
 def write_error(error: GatewayError, request_id: str) -> bytes:
-    """`{"type": "error", "error": {"type", "message"}, "request_id"}`."""
+    """`{"type": "error", "error": {"type", "message"}, "request_id"}`.
+
+    A refused thread has `"details": {"error_code"}` too: by it the SDK knows to go on without.
+    """
     by_status = "invalid_request_error" if error.status < 500 else "api_error"
     message = error.message
     if isinstance(error, ContextTooLong) and not message.startswith(_TOO_LONG):
         message = f"{_TOO_LONG}: {message}"
-    told = {"type": _ERROR_TYPES.get(error.status, by_status), "message": message}
+    told: dict[str, object] = {
+        "type": _ERROR_TYPES.get(error.status, by_status),
+        "message": message,
+    }
+    if error.code == NO_THREADS:
+        told["details"] = {"error_code": NO_THREADS}
     return _encode({"type": "error", "error": told, "request_id": request_id})

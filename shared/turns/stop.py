@@ -6,14 +6,23 @@ it tells the upstream to stop. That `TurnEnd` holds no usage: the upstream hadn'
 
     upstream events → StopSequences → OutputLength → what the caller sees
 
-Only answer text is looked through for stop sequences; answer and reasoning count for the length,
-which is measured behind the stop sequences: text that was never shown costs nothing.
+Only answer text is looked through for stop sequences: what a caller's tool is given is no answer.
+Answer, reasoning and the arguments of calls count for the length, which is measured behind the stop
+sequences: text that was never shown costs nothing. A call that the length cuts
+stays without its end, as nobody may take it for whole, and the turn ends with `length`: both APIs
+tell it so.
 """
 
 import re
 from collections.abc import Callable, Iterable
 
-from shared.chat.events import Event, ReasoningDelta, TextDelta, TurnEnd
+from shared.chat.events import (
+    Event,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    TurnEnd,
+)
 from shared.turns.tokens import Vocabulary, last_border
 
 
@@ -125,24 +134,24 @@ class OutputLength:
         self._uncounted = _Uncounted()
 
     def may_count(self, events: Iterable[Event]) -> bool:
-        texts = (e.text for e in events if type(e) is TextDelta or type(e) is ReasoningDelta)
-        at_most_bytes = sum(4 * len(text) for text in texts)
+        at_most_bytes = sum(4 * len(_written(event)) for event in events)
         return self._uncounted.size_bytes + at_most_bytes > self._left
 
     def feed(self, event: Event) -> list[Event]:
         """Contract: after `ended`, nothing."""
         if self.ended:
             return []
-        if type(event) is not TextDelta and type(event) is not ReasoningDelta:
+        written = _written(event)
+        if not written:
             return [event]
-        self._uncounted.add(event)
+        self._uncounted.add(event, written)
         if self._uncounted.size_bytes <= self._left:
             return [event]
-        rest = event.text[: self._fitting(event.text, self._load())]
-        if rest == event.text:
+        rest = written[: self._fitting(written, self._load())]
+        if rest == written:
             return [event]
         self.ended = True
-        return [type(event)(rest), TurnEnd("length")] if rest else [TurnEnd("length")]
+        return [*_cut(event, rest), TurnEnd("length")]
 
     def _fitting(self, newest: str, vocabulary: Vocabulary) -> int:
         """How many characters of the newest delta fit; counts what can be counted for good."""
@@ -171,15 +180,16 @@ class _Uncounted:
         self.size_bytes = 0
         self._closed: list[str] = []
         self._open: list[str] = []
-        self._kind: type[TextDelta] | type[ReasoningDelta] = TextDelta
+        self._kind: tuple[type[Event], int] = (TextDelta, 0)
 
-    def add(self, event: TextDelta | ReasoningDelta) -> None:
-        if type(event) is not self._kind:
-            self._kind = type(event)
+    def add(self, event: Event, written: str) -> None:
+        kind = (type(event), event.index if type(event) is ToolCallDelta else 0)
+        if kind != self._kind:
+            self._kind = kind
             self._closed.append(self.open_text())
             self._open = []
-        self._open.append(event.text)
-        self.size_bytes += _size_bytes(event.text)
+        self._open.append(written)
+        self.size_bytes += _size_bytes(written)
 
     def take_closed(self) -> list[str]:
         taken, self._closed = self._closed, []
@@ -193,6 +203,22 @@ class _Uncounted:
         """Only `text`, the end of the open stretch, is still uncounted; nothing is closed."""
         self._open = [text]
         self.size_bytes = _size_bytes(text)
+
+
+def _written(event: Event) -> str:
+    """What of an event counts."""
+    if type(event) is TextDelta or type(event) is ReasoningDelta:
+        return event.text
+    return event.arguments if type(event) is ToolCallDelta else ""
+
+
+def _cut(event: Event, rest: str) -> list[Event]:
+    """What is shown of the event that doesn't fit."""
+    if type(event) is ToolCallDelta:
+        return [ToolCallDelta(event.index, rest)] if rest else []
+    if type(event) is ReasoningDelta:
+        return [ReasoningDelta(rest)] if rest else []
+    return [TextDelta(rest)] if rest else []
 
 
 def _size_bytes(text: str) -> int:

@@ -136,6 +136,19 @@ def test_the_input_of_a_whole_message_is_an_object() -> None:
     ]
 
 
+@pytest.mark.parametrize("cut", ['{"a": "O', '{"a":', "{", ""])
+def test_a_call_that_max_tokens_cut_has_no_input_in_a_whole_message(cut: str) -> None:
+    events = (ToolCallStart(0, "call_1", "f"), ToolCallDelta(0, cut), TurnEnd("length"))
+    message = whole(turn_of(), *events)
+    assert message["content"] == [{"type": "tool_use", "id": "call_1", "name": "f", "input": {}}]
+    assert message["stop_reason"] == "max_tokens"
+    assert [frame["type"] for frame in frames(turn_of(), *events)][-3:] == [
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+
+
 @pytest.mark.parametrize(
     ("end", "reason", "sequence"),
     [
@@ -281,6 +294,14 @@ def test_a_prompt_that_is_too_long_is_told_in_the_words_agents_look_for() -> Non
         )
         assert body["error"]["message"].startswith("prompt is too long")
         assert body["error"]["message"].count("prompt is too long") == 1
+
+
+def test_a_thread_is_refused_so_that_the_sdk_goes_on_without() -> None:
+    request = b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"hi"}],"thread":{"type":"create"}}'
+    with pytest.raises(errors.BadRequest) as refused:
+        anthropic_messages.read_request(request)
+    body = msgspec.json.decode(anthropic_messages.write_error(refused.value, "r"))
+    assert body["error"]["details"] == {"error_code": "thread_unsupported_request"}
 
 
 # -- web search

@@ -11,6 +11,9 @@ from shared.chat.events import (
     Source,
     SourcesFound,
     TextDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
     TurnEnd,
     TurnFailed,
 )
@@ -172,6 +175,57 @@ def test_reasoning_counts_for_the_length_too() -> None:
     ]
     shown = run(OutputLength(6, tokens.load), events)
     assert shown == [events[0], TextDelta("five six"), TurnEnd("length")]
+
+
+def test_the_arguments_of_calls_count_for_the_length() -> None:
+    """What doesn't fit is cut; the call has no end, and the reason says why."""
+    arguments = '{"content": "' + "one two three four " * 220
+    events: list[Event] = [
+        TextDelta("I write."),
+        ToolCallStart(0, "call_0", "write"),
+        *(ToolCallDelta(0, arguments[at : at + 9]) for at in range(0, len(arguments), 9)),
+        ToolCallEnd(0),
+        TurnEnd("tool_calls"),
+    ]
+    stage = OutputLength(50, tokens.load)
+    shown = run(stage, events)
+    said = "".join(event.arguments for event in shown if type(event) is ToolCallDelta)
+    assert shown[:2] == events[:2]
+    assert shown[-1] == TurnEnd("length")
+    assert ToolCallEnd(0) not in shown
+    assert arguments.startswith(said)
+    counted = tokens.load().count("I write.") + tokens.load().count(said)
+    assert 50 - SLACK_TOKENS <= counted <= 50
+    assert stage.ended
+
+
+def test_calls_within_the_length_pass_unchanged() -> None:
+    events: list[Event] = [
+        ToolCallStart(0, "call_0", "f"),
+        ToolCallDelta(0, '{"a": 1}'),
+        ToolCallEnd(0),
+        ToolCallStart(1, "call_1", "f"),
+        ToolCallDelta(1, '{"b": 2}'),
+        ToolCallEnd(1),
+        TurnEnd("tool_calls"),
+    ]
+    assert run(OutputLength(16, tokens.load), events) == events
+    cut = run(OutputLength(6, tokens.load), events)
+    assert cut[:3] == events[:3]
+    assert cut[-1] == TurnEnd("length")
+    assert ToolCallEnd(1) not in cut
+
+
+def test_stop_sequences_are_not_looked_for_in_the_arguments_of_calls() -> None:
+    events: list[Event] = [
+        TextDelta("So"),
+        ToolCallStart(0, "call_0", "f"),
+        ToolCallDelta(0, '{"a": "END'),
+        ToolCallDelta(0, ' END"}'),
+        ToolCallEnd(0),
+        TurnEnd("tool_calls"),
+    ]
+    assert run(StopSequences(("END",)), events) == events
 
 
 def test_an_answer_of_exactly_the_limit_ends_by_itself() -> None:
