@@ -127,7 +127,12 @@ class _Request(_Unheeded):
     tool_choice: GivenChoice | None = None
     output_config: _OutputConfig | None = None
     output_format: _Format | None = None
+    thread: Any = None  # Any: that there is one says enough
 
+
+# The SDK takes it as: send the whole conversation instead. Seen in anthropic 2.12, 2026-11: its
+# tool runner begins with a thread.
+NO_THREADS = "thread_unsupported_request"
 
 _DECODER = msgspec.json.Decoder(_Request)
 
@@ -157,6 +162,10 @@ def read_countable(body: bytes) -> ChatRequest:
 def _read(given: _Request) -> ChatRequest:
     if not given.model or not given.model.strip():
         raise BadRequest("model is missing", param="model")
+    if asks(given.thread):
+        # Without what the thread holds, the answer would be to something nobody asked.
+        told = "thread: there are none here; send the whole conversation without it"
+        raise BadRequest(told, param="thread", code=NO_THREADS)
     messages = _read_messages(given)
     prefill = _prefill_of(messages[-1])
     if prefill:
