@@ -38,16 +38,19 @@ class Accounting:
     ) -> None:
         """The request is written into the ledger, unless what it used isn't known yet."""
         turn: ChatTurn | None = scope.get("turn")
-        if not _concerns(scope, route, status) or not _is_final(turn):
+        if not _is_final(turn):
             return
         scope["accounted"] = True
-        await self._ledger.write(_entry(scope, route=route, status=status, seconds=seconds))
+        if _concerns(scope, route, status):
+            await self._ledger.write(_entry(scope, route=route, status=status, seconds=seconds))
 
     def after(self, scope: Scope, *, route: str, status: int, seconds: float) -> None:
         """A request that was not written before: its client left, or a drain broke it off."""
+        if scope.get("accounted"):
+            return
         if "failure" not in scope:
             status = CLIENT_LEFT
-        if scope.get("accounted") or not _concerns(scope, route, status):
+        if not _concerns(scope, route, status):
             return
         settling = asyncio.create_task(self._after(scope, route, status, seconds))
         self._settling.add(settling)

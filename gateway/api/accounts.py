@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.api.account_view import explained, views
 from gateway.api.answers import json_answer, limit_of, read_json
 from gateway.resources import Resources, resources_of
 from shared.errors import BadRequest, LoginFailed, LoginRefused
@@ -60,7 +61,7 @@ async def list_accounts(request: Request) -> Response:
     )
     return json_answer(
         {
-            "data": page.accounts,
+            "data": await views(resources, page.accounts),
             "next_cursor": page.next_cursor,
             "counts": await accounts.counts(),
         }
@@ -68,10 +69,10 @@ async def list_accounts(request: Request) -> Response:
 
 
 async def show_account(request: Request) -> Response:
-    """`GET /api/accounts/{email}`."""
+    """`GET /api/accounts/{email}`: also why it is or isn't chosen now, its last uses and errors."""
     resources = resources_of(request)
     await resources.gate.identify_admin(request)
-    return json_answer(await resources.store.accounts.get(request.path_params["email"]))
+    return json_answer(await explained(resources, request.path_params["email"]))
 
 
 async def create_account(request: Request) -> Response:
@@ -171,7 +172,8 @@ def state_of(text: str | None) -> State | None:
 
 
 async def _show(resources: Resources, email: str, *, status: int = 200) -> Response:
-    return json_answer(await resources.store.accounts.get(email), status=status)
+    [view] = await views(resources, [await resources.store.accounts.get(email)])
+    return json_answer(view, status=status)
 
 
 def _refused(error: LoginFailed) -> LoginRefused:

@@ -26,6 +26,7 @@ from shared.store.cache import Cache
 from shared.store.connection import Connection, Observe, observe_nothing
 from shared.store.counts import Counts
 from shared.store.due import Due
+from shared.store.explanations import Explanations
 from shared.store.idempotency import RUN_TTL_SECONDS, Idempotency
 from shared.store.leases import Leases
 from shared.store.ledger import FLUSH_SECONDS, Ledger
@@ -85,6 +86,7 @@ class Store:
         self.ledger = Ledger(self.connection)
         self.usage = Usage(self.connection)
         self.requests = Requests(self.connection)
+        self.explanations = Explanations(self.connection, settings=self.settings)
         self._lease_seconds = settings.lease_ttl_seconds / 3
         self._tasks: list[asyncio.Task[None]] = []
 

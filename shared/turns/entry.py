@@ -4,10 +4,14 @@ from typing import Final
 
 from shared.chat.events import Usage
 from shared.errors import GatewayError
+from shared.log import Redactor
 from shared.store.ledger import Entry, Record, Use
 from shared.turns.run import ChatTurn, Tried
 
 LANE: Final = "web"
+
+# What an upstream says of a failure is its own text: whatever looks like a secret is masked.
+_redact: Final = Redactor()
 
 
 def entry_of(
@@ -71,5 +75,5 @@ def _use(
         input_tokens=used.input_tokens,
         output_tokens=used.output_tokens,
         error=error.code if error is not None else None,
-        message=error.message if error is not None else "",
+        message=_redact(error.message) if error is not None else "",
     )

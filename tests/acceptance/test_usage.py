@@ -162,6 +162,9 @@ def test_reading_the_model_list_and_counting_tokens_are_no_requests(stack: Stack
         assert call(stack, "GET", "/v1/models").status_code == 200
         assert messages.count(stack, "hi") > 0
         assert grown.now("key")["requests"] == 0
+    read = call(stack, "GET", "/v1/models").headers["x-request-id"]
+    ask(stack)  # what is written later is there, so what was written before is, too
+    assert records(stack, request_id=read) == []
 
 
 @BOTH
