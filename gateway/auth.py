@@ -14,10 +14,11 @@ from gateway.responses import Run
 from gateway.session import Sessions
 from shared import metrics
 from shared.chat.models import Variant
+from shared.chat.request import ChatRequest
 from shared.errors import Forbidden, RateLimited, Unauthorized
 from shared.store.api_keys import ApiKey
 from shared.store.store import Store
-from shared.turns.allowed import AllowedTurn, is_limited
+from shared.turns.allowed import AllowedTurn, is_limited, require_budget
 from shared.turns.run import ChatTurn, Turns
 
 # Methods that change nothing: a session's cookie is enough for them.
@@ -99,17 +100,22 @@ class Gate:
                 retry_after_seconds=admission.retry_after_seconds,
             )
 
-    def limit(self, turn: ChatTurn, caller: ApiKey, *, turns: Turns, tokens: int) -> Run:
+    def limit(self, turn: ChatTurn, caller: ApiKey, *, turns: Turns) -> Run:
         """The turn as it may run for this caller: within its turns at once, its tokens of the day.
 
-        Args:
-            tokens: how many it may well use.
+        Its `run` raises RateLimited where it may not.
         """
         if not is_limited(caller):
             return turn
-        return AllowedTurn(
-            turn, caller, allowances=self._store.allowances, tokens=tokens, own=turns.own
-        )
+        return AllowedTurn(turn, caller, allowances=self._store.allowances, own=turns.own)
+
+    async def require_budget(self, caller: ApiKey, request: ChatRequest) -> None:
+        """Something of this caller may be put down that will run later.
+
+        Raises:
+            RateLimited: its tokens of the day are spent.
+        """
+        await require_budget(caller, request, allowances=self._store.allowances)
 
 
 def check_model(caller: ApiKey, variant: Variant) -> None:

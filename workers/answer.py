@@ -13,10 +13,11 @@ from shared import metrics
 from shared.chat.collect import Collector
 from shared.chat.events import Event
 from shared.chat.request import ChatRequest
-from shared.errors import GatewayError, NoAccount, StoreUnavailable, UpstreamSilent
+from shared.errors import GatewayError, NoAccount, RateLimited, StoreUnavailable, UpstreamSilent
 from shared.store.responses import Failure, Result, StoredResponse
+from shared.turns.allowed import within_limits
 from shared.turns.entry import entry_of
-from shared.turns.run import ChatTurn
+from shared.turns.run import ChatTurn, Emit
 from workers.runtime import Resources, Transient, lasting_job
 
 log = logging.getLogger(__name__)
@@ -51,9 +52,9 @@ async def run(resources: Resources, response_id: str) -> None:
         failure = collector.error
     except StoreUnavailable:
         raise  # the step is due again
-    except NoAccount as error:
-        if _may_wait(stored):
-            pause = error.retry_after_seconds or 5
+    except (NoAccount, RateLimited) as error:
+        pause = error.retry_after_seconds or 5
+        if _may_wait(stored, pause):
             raise Transient(error.message, retry_after_seconds=pause) from error
         failure = error
     except GatewayError as error:
@@ -65,8 +66,8 @@ async def run(resources: Resources, response_id: str) -> None:
         await responses.end(response_id, "failed", Result.failed(collector.reply, failure))
 
 
-def _may_wait(stored: StoredResponse) -> bool:
-    return time.time() - stored.created < LONGEST_SECONDS
+def _may_wait(stored: StoredResponse, pause_seconds: float = 0) -> bool:
+    return time.time() + pause_seconds - stored.created < LONGEST_SECONDS
 
 
 async def _run_turn(
@@ -81,11 +82,20 @@ async def _run_turn(
     catalogue = await resources.catalogues.current()
     variant = resources.catalogues.resolve(catalogue, request.model)
     turn = resources.turns.open(request, variant)
+    key = await resources.store.api_keys.known(stored.owner)
+    async with within_limits(key, request, allowances=resources.store.allowances):
+        await _run_and_tell(resources, stored, turn, collect)
+    _count(turn)
+
+
+async def _run_and_tell(
+    resources: Resources, stored: StoredResponse, turn: ChatTurn, emit: Emit
+) -> None:
     began = time.monotonic()
     status = INTERRUPTED
     try:
         async with asyncio.timeout(LONGEST_SECONDS):
-            await turn.run(collect)
+            await turn.run(emit)
         status = 200
     except TimeoutError as error:
         turn.error = UpstreamSilent(f"The answer took longer than {LONGEST_SECONDS:.0f} s")
@@ -94,7 +104,6 @@ async def _run_turn(
         if turn.tried or not _may_wait(stored):
             telling = _tell_ledger(resources, stored, turn, status=status, began=began)
             await asyncio.shield(resources.turns.own(telling))
-    _count(turn)
 
 
 async def _tell_ledger(

@@ -14,13 +14,12 @@ from gateway.bodies import read_body
 from gateway.dialects import DIALECTS, Dialect, Rendering, Turn
 from gateway.idempotency import Once, once_of
 from gateway.resources import Resources, resources_of
-from gateway.responses import Keep, Run, StreamAnswer, WholeAnswer
+from gateway.responses import Keep, StreamAnswer, WholeAnswer
 from shared.chat.models import Variant
 from shared.chat.request import ChatRequest
 from shared.errors import BadRequest
 from shared.settings import Settings
 from shared.store.api_keys import ApiKey
-from shared.turns.allowed import expected_tokens
 from shared.turns.run import ChatTurn
 
 Handler = Callable[[Request], Awaitable[ASGIApp]]
@@ -88,16 +87,9 @@ def answer(
     turn = open_turn(request, received)
     kind = StreamAnswer if received.chat_request.stream else WholeAnswer
     shared = common(request, received, dialect, thinking=turn.asked.thinking)
-    return kind(_limited(turn, received), keep=keep, **shared)
-
-
-def _limited(turn: ChatTurn, received: Received) -> Run:
-    """The turn within the limits of its caller's key."""
     resources = received.resources
-    tokens = expected_tokens(
-        input_bytes=received.body_bytes, max_output_tokens=received.chat_request.max_output_tokens
-    )
-    return resources.gate.limit(turn, received.caller, turns=resources.turns, tokens=tokens)
+    allowed = resources.gate.limit(turn, received.caller, turns=resources.turns)
+    return kind(allowed, keep=keep, **shared)
 
 
 def open_turn(request: Request, received: Received) -> ChatTurn:

@@ -176,6 +176,7 @@ def _in_background(request: Request, received: Received, record: StoredResponse)
     queued = msgspec.structs.replace(record, status="queued")
 
     async def put_down() -> bytes:
+        await resources.gate.require_budget(received.caller, received.chat_request)
         await resources.store.responses.put(queued, work=received.chat_request)
         await resources.store.due.add(answer_step(queued.id))
         return _written(resources, queued)

@@ -6,14 +6,19 @@ Knows: when to ask, how long to wait, what a caller is told. Does not know: how 
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, Final
+
+import msgspec
 
 from shared import metrics
 from shared.chat.events import Event, TurnEnd, TurnFailed
+from shared.chat.request import ChatRequest
 from shared.errors import GatewayError, RateLimited
 from shared.store.allowances import Allowance, Allowances, Refusal
 from shared.store.api_keys import ApiKey
+from shared.turns.prompt import write_prompt
 from shared.turns.run import ChatTurn, Emit
 from shared.turns.stopwatch import Stopwatch
 
@@ -29,16 +34,16 @@ def is_limited(key: ApiKey) -> bool:
     return bool(key.max_streams or key.daily_token_budget)
 
 
-def expected_tokens(*, input_bytes: int, max_output_tokens: int | None) -> int:
+def expected_tokens(request: ChatRequest) -> int:
     """How many tokens a turn may well use, before anybody has counted them."""
-    return input_bytes // 3 + (max_output_tokens or EXPECTED_OUTPUT_TOKENS)
+    input_bytes = len(write_prompt(request).encode())
+    return input_bytes // 3 + (request.max_output_tokens or EXPECTED_OUTPUT_TOKENS)
 
 
 class AllowedTurn:
     """Runs `turn` when its key allows it; what it held is given back when it has settled.
 
     Args:
-        tokens: how many it sets aside.
         own: runs to its end what a turn leaves to do (`Turns.own`).
     """
 
@@ -48,13 +53,11 @@ class AllowedTurn:
         key: ApiKey,
         *,
         allowances: Allowances,
-        tokens: int,
         own: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._turn = turn
         self._key = key
         self._allowances = allowances
-        self._tokens = tokens
         self._own = own
 
     @property
@@ -68,7 +71,7 @@ class AllowedTurn:
             RateLimited: the key's turns at once or its tokens of the day are spent.
         """
         with self.stopwatch.waiting():
-            allowance = await take(self._key, allowances=self._allowances, tokens=self._tokens)
+            allowance = await _take(self._key, self._allowances, self._turn.request)
 
         async def emit_within(events: list[Event]) -> None:
             match events[-1]:
@@ -91,12 +94,43 @@ class AllowedTurn:
         await self._allowances.give_back(allowance)
 
 
-async def take(key: ApiKey, *, allowances: Allowances, tokens: int) -> Allowance:
+@asynccontextmanager
+async def within_limits(
+    key: ApiKey | None, request: ChatRequest, *, allowances: Allowances
+) -> AsyncIterator[None]:
+    """Inside, a turn that nobody waits for runs within the limits of its key, if it has any.
+
+    Raises:
+        RateLimited: it may not run now.
+    """
+    if key is None or not is_limited(key):
+        yield
+        return
+    allowance = await _take(key, allowances, request)
+    try:
+        yield
+    finally:
+        await asyncio.shield(allowances.give_back(allowance))
+
+
+async def require_budget(key: ApiKey, request: ChatRequest, *, allowances: Allowances) -> None:
+    """Something may be put down that runs later, however many turns run now.
+
+    Raises:
+        RateLimited: the key's tokens of the day are spent.
+    """
+    at_any_time = msgspec.structs.replace(key, max_streams=None)
+    async with within_limits(at_any_time, request, allowances=allowances):
+        pass
+
+
+async def _take(key: ApiKey, allowances: Allowances, request: ChatRequest) -> Allowance:
     """One more turn of this key may run; waits a little for what others have set aside.
 
     Raises:
         RateLimited: none may; the message says why, `retry_after_seconds` until when.
     """
+    tokens = expected_tokens(request) if key.daily_token_budget else 0
     clock = asyncio.get_running_loop().time
     give_up_at = clock() + WAIT_SECONDS
     while True:

@@ -4,19 +4,22 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import pairwise
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.acceptance.test_keys_and_limits import Keys, with_key
-from tests.fakes.chat import MODEL, ask, asking, assert_error, call, directive
+from tests.fakes.background import job_processes
+from tests.fakes.chat import MODEL, ask, asking, assert_error, call, directive, get
 from tests.fakes.stack import Stack, eventually
 
 Ask = Callable[..., httpx.Response]
 
 HANGS = directive(say="hello", frames=2, stall_after=3)
 SECONDS_A_DAY = 86_400
+RESPONSES = "/v1/responses"
 
 
 @pytest.fixture
@@ -29,12 +32,12 @@ def keys(stack: Stack) -> Iterator[Keys]:
 
 def body_of(path: str, prompt: str, *, stream: bool) -> dict[str, Any]:
     messages = [{"role": "user", "content": prompt}]
-    asked = {"input": prompt} if path == "/v1/responses" else {"messages": messages}
+    asked = {"input": prompt} if path == RESPONSES else {"messages": messages}
     more = {"max_tokens": 1000} if path == "/v1/messages" else {}
     return {"model": MODEL, "stream": stream, **asked, **more}
 
 
-@pytest.fixture(params=["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+@pytest.fixture(params=["/v1/chat/completions", "/v1/messages", RESPONSES])
 def path(request: pytest.FixtureRequest) -> str:
     found: str = request.param
     return found
@@ -166,3 +169,44 @@ def test_a_raised_budget_lets_work_begin_again_within_2_s(stack: Stack, keys: Ke
     )
     keys("PATCH", f"/{made['id']}", json={"daily_token_budget": 1_000_000})
     eventually(lambda: ask(stack, headers=headers).status_code == 200, within_seconds=2)
+
+
+# -- in the background
+
+
+def test_responses_in_the_background_run_within_the_limits_of_their_key(
+    stack: Stack, keys: Keys
+) -> None:
+    headers = with_key(keys.create(max_streams=1)["key"])
+    slow = directive(say="one two three", frames=3, delay_ms=150)
+    with job_processes(stack):
+        asked = [
+            call(stack, "POST", RESPONSES, headers=headers, json=in_background(slow))
+            for _ in range(3)
+        ]
+        assert [one.status_code for one in asked] == [200, 200, 200]  # put down, whatever runs
+        for one in asked:
+            path = f"{RESPONSES}/{one.json()['id']}"
+            eventually(
+                lambda path=path: get(stack, path, headers=headers).json()["status"] == "completed",
+                within_seconds=30,
+            )
+    begun = sorted(one["at"] for one in stack.sim.recorded("completions"))
+    pauses = [later - earlier for earlier, later in pairwise(begun)]
+    assert len(pauses) == 2
+    assert min(pauses) > 0.3  # one began when the one before had ended
+
+
+def test_a_response_in_the_background_is_refused_when_the_budget_is_spent(
+    stack: Stack, keys: Keys
+) -> None:
+    headers = with_key(keys.create(daily_token_budget=1)["key"])
+    assert ask(stack, headers=headers).status_code == 200
+    for stream in (False, True):
+        body = in_background("hi", stream=stream)
+        refused = call(stack, "POST", RESPONSES, headers=headers, json=body)
+        assert_refused(refused, because="has used its 1 tokens of this UTC day")
+
+
+def in_background(prompt: str, *, stream: bool = False) -> dict[str, Any]:
+    return {"background": True} | body_of(RESPONSES, prompt, stream=stream)
