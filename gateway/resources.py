@@ -37,7 +37,7 @@ class Resources:
         self.store = Store(settings, observe=metrics.observe_redis)
         self.upstream = Upstream(
             settings,
-            site_cookies=lambda: self.settings.site_cookies,
+            current=lambda: self.settings,
             observe=metrics.observe_upstream,
         )
         self.gate = Gate(self.store)

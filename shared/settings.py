@@ -324,7 +324,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "JSON object of headers in place of ours at the upstream site, for the day it wants "
             'others (`{"version":"0.2.64"}`); an empty text leaves one out.',
             group="upstream",
-            fixed="the headers of every request are put together at a start",
             holds_json=True,
         ),
     ] = "{}"

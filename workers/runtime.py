@@ -78,7 +78,7 @@ class Resources:
     def upstream(self) -> Upstream:
         return Upstream(
             self._configured,
-            site_cookies=lambda: self.settings.site_cookies,
+            current=lambda: self.settings,
             observe=metrics.observe_upstream,
         )
 

@@ -77,15 +77,13 @@ class Upstream:
         self,
         settings: Settings,
         *,
-        site_cookies: Callable[[], str] | None = None,
+        current: Callable[[], Settings] | None = None,
         observe: Observe | None = None,
         open_transport: OpenTransport | None = None,
     ) -> None:
-        """`site_cookies`: those in force now, where an operator may change them meanwhile."""
-        self._site = _Site(
-            settings.qwen_chat_proxy_url, changed_headers=settings.changed_site_headers
-        )
-        self._site_cookies = site_cookies or (lambda: settings.site_cookies)
+        """`current`: the settings in force, whose headers and cookies may change meanwhile."""
+        self._current = current or (lambda: settings)
+        self._site = _Site(settings)
         self._observe = observe or (lambda operation, outcome, seconds: None)
         self._egresses = Egresses(
             open_transport or KeepingTransport, default_proxy=settings.proxy_url
@@ -175,7 +173,7 @@ class Upstream:
 
     def conceal(self, error: GatewayError, session: Session) -> None:
         """As `Session.conceal`; for failures that a stream tells of, which its reader decodes."""
-        session.conceal(error, site_cookies=self._site_cookies())
+        session.conceal(error, site_cookies=self._current().site_cookies)
 
     # -- one exchange
 
@@ -241,12 +239,14 @@ class Upstream:
     def _request(
         self, operation: Operation, method: str, target: str, session: Session, body: bytes
     ) -> httpx.Request:
-        build = self._site.headers.plain
+        current = self._current()
+        site_headers = self._site.headers_by(current)
+        build = site_headers.plain
         if operation == "completion":
-            build = self._site.headers.stream
+            build = site_headers.stream
         elif operation in ("sign_in", "profile"):
-            build = self._site.headers.few
-        headers = build(token=session.token, cookies=session.cookies or self._site_cookies())
+            build = site_headers.few
+        headers = build(token=session.token, cookies=session.cookies or current.site_cookies)
         if body:
             headers["content-length"] = str(len(body))
         extensions = {
@@ -288,12 +288,22 @@ def _values_of(cookies: str) -> list[str]:
 class _Site:
     """The base URL, taken apart once. `prefix` is its path without a trailing slash."""
 
-    def __init__(self, base_url: str, *, changed_headers: Mapping[str, str]) -> None:
-        base_url = base_url.rstrip("/")
+    def __init__(self, settings: Settings) -> None:
+        base_url = settings.qwen_chat_proxy_url.rstrip("/")
         self.url = httpx.URL(base_url)
         self.prefix = self.url.raw_path.rstrip(b"/")
-        origin = f"{self.url.scheme}://{self.url.netloc.decode()}"
-        self.headers = SiteHeaders(origin, host=self.url.netloc.decode(), changed=changed_headers)
+        self._changed: str | None = None
+        self._headers = self.headers_by(settings)
+
+    def headers_by(self, settings: Settings) -> SiteHeaders:
+        """The headers as these settings have them; put together once per change."""
+        if settings.site_headers != self._changed:
+            self._changed = settings.site_headers
+            host = self.url.netloc.decode()
+            self._headers = SiteHeaders(
+                f"{self.url.scheme}://{host}", host=host, changed=settings.changed_site_headers
+            )
+        return self._headers
 
 
 class _Answer(msgspec.Struct):

@@ -125,6 +125,19 @@ def test_cookies_of_the_site_given_meanwhile_are_sent_and_shown_nowhere(
     assert "given-by-an-operator" not in stack.logs()
 
 
+def test_headers_of_the_site_given_meanwhile_are_sent(stack: Stack, settings: SettingsApi) -> None:
+    settings.patch(site_headers={"version": "9.9.9"})
+
+    def sent() -> bool:
+        stack.sim.clear()
+        assert text_of(ask(stack))
+        [asked] = stack.sim.recorded("completions")
+        return bool(asked["headers"].get("version") == "9.9.9")
+
+    everywhere_within_2_s(sent)
+    assert settings.shown()["site_headers"]["value"] == {"version": "9.9.9"}
+
+
 def test_the_retry_count_given_meanwhile_holds_for_the_next_turn(
     stack: Stack, settings: SettingsApi
 ) -> None:
