@@ -57,17 +57,15 @@ class Sessions:
     ) -> None:
         self._sealer = sealer
         self._clock = clock
-        # Two while SECRET_KEY is rotated: a session opened before goes on.
-        self._admins = sealer.fingerprints(admin_key, purpose=_PLACE)
+        self._admin_key = admin_key.encode()
 
     def is_admin_key(self, key: str) -> bool:
-        fingerprint = self._sealer.fingerprint(key, purpose=_PLACE)
-        return bool(key) and hmac.compare_digest(fingerprint, self._admins[0])
+        return bool(key) and hmac.compare_digest(key.encode(), self._admin_key)
 
     def open(self, request: HTTPConnection, response: Response) -> None:
         """The browser that gets `response` is signed in."""
         session = Session(
-            admin=self._admins[0],
+            admin=self._admins()[0],
             csrf_token=secrets.token_urlsafe(24),
             expires_at=self._clock() + LIFE_SECONDS,
         )
@@ -85,9 +83,13 @@ class Sessions:
             session = msgspec.json.decode(self._sealer.unseal(sealed, place=_PLACE), type=Session)
         except (SealBroken, msgspec.DecodeError):
             return None
-        if session.admin not in self._admins or session.expires_at <= self._clock():
+        if session.admin not in self._admins() or session.expires_at <= self._clock():
             return None
         return session
+
+    def _admins(self) -> list[str]:
+        """More than one after SECRET_KEY was changed: a session opened before goes on."""
+        return self._sealer.fingerprints(self._admin_key.decode(), purpose=_PLACE)
 
 
 def _set_cookie(

@@ -77,6 +77,12 @@ JOBS: Final[dict[str, Job]] = {
         max_tries=0,
         lasting=True,
     ),
+    "rotate_secret_key": Job(
+        path="workers.rotate_secret_key.run",
+        queue="ticks",
+        timeout_seconds=3_600,
+        lasting=True,
+    ),
     "answer": Job(
         path="workers.answer.run",
         queue="ticks",  # to begin one takes no time

@@ -7,12 +7,18 @@ A sealed value is text, `v1:<key id>:<nonce>:<ciphertext>` (base64url without pa
 What is large is sealed as bytes, `v1:<key id>:` and then nonce and ciphertext as they are.
 Its place (record key and field) is authenticated with it: copied to another record or field it does
 not unseal. `SECRET_KEY_PREVIOUS` still unseals, nothing is sealed with it any more.
+
+A fingerprint is an HMAC; ids are made of some. Whoever has only the fingerprint of something can't
+make another one, so the key they are made with outlives a change of `SECRET_KEY`: it is derived
+from the first one there was, kept sealed, adopted at each start (`shared/store/fingerprints.py`).
 """
 
 import base64
 import hashlib
 import hmac
 import os
+import re
+from collections.abc import Iterable
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -21,6 +27,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 _VERSION = "v1"
 _NONCE_BYTES = 12
+SEALED_PREFIX = f"{_VERSION}:"
+_TEXT_FORM = re.compile(rb"v1:[0-9a-f]{8}:[A-Za-z0-9_-]{16}:[A-Za-z0-9_-]+")
 
 
 class SealBroken(ValueError):
@@ -34,7 +42,18 @@ class Sealer:
         roots = [secret_key, *([previous] if previous else [])]
         self._current = _SealingKey(secret_key)
         self._sealing_keys = {key.id: key for key in map(_SealingKey, roots)}
-        self._mac_keys = [_derive(root, "fingerprints") for root in roots]
+        # The previous one's first: ids that were made with it are what there is.
+        self._own_mac_keys = [_derive(root, "fingerprints") for root in reversed(roots)]
+        self._mac_keys = list(self._own_mac_keys)
+
+    @property
+    def fingerprint_keys(self) -> list[bytes]:
+        """What fingerprints are recognised by; the first one makes them."""
+        return list(self._mac_keys)
+
+    def adopt(self, fingerprint_keys: Iterable[bytes]) -> None:
+        """The first of these makes fingerprints from now on, the others are recognised."""
+        self._mac_keys = list(dict.fromkeys([*fingerprint_keys, *self._own_mac_keys]))
 
     def seal(self, plain: str, *, place: str) -> str:
         """`plain` in the form that may be stored at `place` (`<record key>#<field>`).
@@ -94,14 +113,29 @@ class Sealer:
 
     def is_current(self, sealed: str) -> bool:
         """Whether `sealed` needs no new sealing after a rotation."""
-        return not sealed or sealed.startswith(f"{_VERSION}:{self._current.id}:")
+        return not sealed or sealed.startswith(self.current_prefix)
+
+    @property
+    def current_prefix(self) -> str:
+        """What everything begins with that is sealed with the current key."""
+        return f"{_VERSION}:{self._current.id}:"
+
+    def seal_anew(self, sealed: bytes, *, place: str) -> bytes:
+        """The same secret in the same form (text or bytes), sealed with the current key.
+
+        Raises:
+            SealBroken: see `unseal`.
+        """
+        if _TEXT_FORM.fullmatch(sealed):
+            return self.seal(self.unseal(sealed.decode(), place=place), place=place).encode()
+        return self.seal_bytes(self.unseal_bytes(sealed, place=place), place=place)
 
     def fingerprint(self, text: str, *, purpose: str) -> str:
         """HMAC-SHA-256 in hex: tells whether two texts are equal and nothing else."""
         return _mac(self._mac_keys[0], text, purpose)
 
     def fingerprints(self, text: str, *, purpose: str) -> list[str]:
-        """The fingerprint under the current and, while rotating, the previous key."""
+        """The fingerprint, and the others it may have been given once: by other keys."""
         return [_mac(key, text, purpose) for key in self._mac_keys]
 
 

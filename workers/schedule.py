@@ -15,5 +15,6 @@ class Periodic(msgspec.Struct, frozen=True):
 PERIODIC: Final = (
     Periodic("sweep", period_seconds=15.0),
     Periodic("refresh_tokens", period_seconds=30.0),
+    Periodic("rotate_secret_key", period_seconds=60.0),
     Periodic("batches", period_seconds=5.0),
 )

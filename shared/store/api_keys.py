@@ -20,6 +20,7 @@ from shared.errors import Conflict, Forbidden, NotFound, Unauthorized
 from shared.sealing import Sealer
 from shared.store import keys
 from shared.store.connection import Connection
+from shared.store.fingerprints import FingerprintKeys
 
 _TAG: Final = keys.api_keys()
 WATCH_SECONDS: Final = 1.0
@@ -78,16 +79,9 @@ class ApiKeys:
         """`configured`: the keys of `API_KEY`, the admin key first."""
         self._connection = connection
         self._sealer = sealer
-        self._configured = {
-            self._ids(key)[0]: ApiKey(
-                id=self._ids(key)[0],
-                name=f"API_KEY {number}",
-                prefix=key[:6],
-                admin=number == 1,
-                configured=True,
-            )
-            for number, key in reversed(list(enumerate(configured, start=1)))
-        }
+        self._fingerprint_keys = FingerprintKeys(connection, sealer)
+        self._given = tuple(configured)
+        self._configured = self._read_given()
         self._cached: dict[str, ApiKey] = {}
         self._version: str | None = None
         self._forgotten = 0  # grows whenever the cache is emptied
@@ -218,6 +212,30 @@ class ApiKeys:
                 return
         raise Conflict("This API key is being changed by somebody else.")
 
+    async def load(self) -> None:
+        """Ids are made as everybody else makes them.
+
+        Raises:
+            StoreUnavailable: Redis did not answer; `look` makes up for it.
+        """
+        await self._fingerprint_keys.load()
+        self._configured = self._read_given()
+        self._forget()
+
+    async def put_back(
+        self, records: Sequence[ApiKey], *, fingerprint_keys: Sequence[bytes]
+    ) -> int:
+        """Keys out of a backup hold again, those that are here stay; returns how many came back.
+
+        Args:
+            fingerprint_keys: what their ids were made with.
+        """
+        await self._fingerprint_keys.add([*self._sealer.fingerprint_keys, *fingerprint_keys])
+        put_back = 0
+        for record in records:
+            put_back += await self._write(record.id, expected="", record=_encode(record))
+        return put_back
+
     async def look(self) -> None:
         """Learns of changes, writes down which keys were used. The open store does it each second.
 
@@ -229,8 +247,8 @@ class ApiKeys:
         self._used.difference_update(used)
         self._learn_time(seconds)
         if version != self._version:
+            await self.load()
             self._version = version
-            self._forget()
 
     def _require_created(self, key_id: str) -> None:
         if key_id in self._configured:
@@ -262,8 +280,21 @@ class ApiKeys:
         self._forget()
         return bool(written)
 
+    def _read_given(self) -> dict[str, ApiKey]:
+        """The keys of `API_KEY` by their ids; of one that stands there twice the first."""
+        return {
+            self._ids(key)[0]: ApiKey(
+                id=self._ids(key)[0],
+                name=f"API_KEY {number}",
+                prefix=key[:6],
+                admin=number == 1,
+                configured=True,
+            )
+            for number, key in reversed(list(enumerate(self._given, start=1)))
+        }
+
     def _ids(self, key: str) -> list[str]:
-        """The id under the current secret key and, while rotating, under the one before."""
+        """The id of a key, and those it may have by other fingerprint keys."""
         prints = self._sealer.fingerprints(key, purpose="api key")
         return [text[:_ID_CHARACTERS] for text in prints]
 

@@ -53,6 +53,9 @@ DUE: Final = "gw:{due}"
 
 # And for stored responses.
 RESPONSES: Final = "gw:{responses}"
+# And for API keys.
+API_KEYS: Final = "gw:{keys}"
+
 # And for settings changed while the fleet runs.
 SETTINGS: Final = "gw:{settings}"
 
@@ -321,6 +324,14 @@ api_keys_version = Key(
     owner="api_keys",
     ttl=KEPT,
     holds="integer, grows with every change: what makes processes forget what they cached",
+)
+
+fingerprint_keys = Key(
+    "gw:{keys}:fingerprints",
+    type="hash",
+    owner="fingerprints",
+    ttl=KEPT,
+    holds="what ids are made with: its id → the key, sealed; `first` → the id of the one in use",
 )
 
 # -- settings

@@ -101,6 +101,7 @@ class Store:
         try:
             await self._check_schema()
             await self.settings.load()
+            await self.api_keys.load()
         except StoreUnavailable:
             log.warning("store away at start")
         self.connection.on_return(self._check_schema_later)
@@ -157,6 +158,7 @@ class Store:
     async def _check_what_came_back(self) -> None:
         try:
             await self._check_schema()
+            await self.api_keys.load()
         except SchemaTooNew:
             log.exception("the store came back newer than this gateway")
         except StoreUnavailable:

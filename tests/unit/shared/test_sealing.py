@@ -81,9 +81,25 @@ def test_fingerprints_depend_on_text_key_and_purpose() -> None:
     assert len(others) == 3
 
 
-def test_while_rotating_the_old_fingerprint_is_known_too() -> None:
-    old = Sealer(KEY).fingerprint("sk-1", purpose="api key")
-    assert Sealer(OTHER, KEY).fingerprints("sk-1", purpose="api key")[1] == old
+def test_a_changed_key_goes_on_with_the_fingerprints_there_are() -> None:
+    old, new = (Sealer(key).fingerprint("sk-1", purpose="api key") for key in (KEY, OTHER))
+    assert Sealer(OTHER, KEY).fingerprints("sk-1", purpose="api key") == [old, new]
+    later = Sealer(OTHER)
+    later.adopt(Sealer(KEY).fingerprint_keys)
+    assert later.fingerprint("sk-1", purpose="api key") == old
+    assert later.fingerprints("sk-1", purpose="api key") == [old, new]
+
+
+@pytest.mark.parametrize("plain", ["a", "a password", "ü" * 5000])
+def test_what_the_previous_key_sealed_is_sealed_anew_in_the_same_form(plain: str) -> None:
+    old, rotating, new = Sealer(KEY), Sealer(OTHER, KEY), Sealer(OTHER)
+    text = rotating.seal_anew(old.seal(plain, place=PLACE).encode(), place=PLACE)
+    assert new.unseal(text.decode(), place=PLACE) == plain
+    assert new.is_current(text.decode())
+    packed = rotating.seal_anew(old.seal_bytes(plain.encode(), place=PLACE), place=PLACE)
+    assert new.unseal_bytes(packed, place=PLACE) == plain.encode()
+    with pytest.raises(SealBroken):
+        rotating.seal_anew(old.seal(plain, place=PLACE).encode(), place="elsewhere#field")
 
 
 @given(st.binary())
