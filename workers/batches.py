@@ -9,4 +9,4 @@ async def run(resources: Resources) -> None:
     """Lines of dead processes wait again; where lines wait, pumps run."""
     if await resources.store.batches.pending():
         for step in pump_steps(resources.settings.worker_processes):
-            await resources.due.add(step)
+            await resources.due.keep(step)
