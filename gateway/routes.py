@@ -3,7 +3,7 @@
 from starlette.routing import BaseRoute, Route
 
 from gateway.admin.routes import ADMIN_ROUTES
-from gateway.api import accounts, batches, keys, requests, settings, usage
+from gateway.api import accounts, batches, keys, overview, requests, settings, usage
 from gateway.endpoints import health, models, responses
 from gateway.endpoints.chat import chat_handler
 from gateway.endpoints.count_tokens import count_tokens
@@ -34,6 +34,7 @@ ROUTES: list[BaseRoute] = [
     Route("/api/accounts/{email}", accounts.delete_account, methods=["DELETE"]),
     Route("/api/accounts/{email}/refresh", accounts.refresh_account, methods=["POST"]),
     Route("/api/accounts/{email}/reset", accounts.reset_account, methods=["POST"]),
+    Route("/api/overview", overview.show_overview),
     Route("/api/usage", usage.list_usage),
     Route("/api/requests", requests.list_requests),
     Route("/api/batches", batches.list_batches),

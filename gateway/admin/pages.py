@@ -1,7 +1,7 @@
 """GET: who may see it, one page object gathered from what everybody reads, rendered."""
 
 import urllib.parse
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 from starlette.requests import Request
@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from gateway.admin.rendering import Page, csrf_token_of, lead_to, render
 from gateway.api.accounts import state_of
+from gateway.api.overview import Overview, gather
 from gateway.resources import resources_of
-from shared import metrics
 from shared.log import Redactor
 from shared.store.accounts import STATES, Account, State
 from shared.store.api_keys import ApiKey
@@ -34,21 +34,12 @@ class OverviewPage(Page, frozen=True, kw_only=True):
 
     Args:
         base_url: where callers send their requests, as this browser sees us.
-        open_streams: towards callers, over all processes of this host.
-        in_flight: streams the accounts carry now, over all hosts.
-        models: None while the upstream's list was never read.
         example_model: a name callers may use at once.
     """
 
-    instance: Literal["ready", "draining"]
-    processes: int
-    open_streams: int
-    in_flight: int
+    numbers: Overview
     accounts: int
-    usable: bool
     states: list[StateCount]
-    models: int | None
-    variants: int
     base_url: str
     example_model: str
 
@@ -112,24 +103,17 @@ async def show_overview(request: Request) -> Response:
     """`GET /admin/`."""
     resources = resources_of(request)
     await resources.gate.identify_admin(request)
-    pool = await resources.store.pool_state()
+    numbers = await gather(resources)
     catalogue = resources.catalogues.known()
     variants = catalogue.listing() if catalogue is not None else []
-    open_streams = metrics.summed(metrics.STREAMS_OPEN, directory=resources.metrics_directory)
     page = OverviewPage(
         csrf_token=csrf_token_of(request),
-        instance="draining" if resources.drain.began else "ready",
-        processes=resources.settings.gateway_processes,
-        open_streams=int(open_streams),
-        in_flight=pool.leases_in_flight,
-        accounts=sum(pool.accounts.values()),
-        usable=pool.any_usable,
+        numbers=numbers,
+        accounts=sum(numbers.accounts.values()),
         states=[
             StateCount(state, number, _accounts_address(state=state))
-            for state, number in pool.accounts.items()
+            for state, number in numbers.accounts.items()
         ],
-        models=len(catalogue.listing(simple=True)) if catalogue is not None else None,
-        variants=len(variants),
         base_url=f"{str(request.base_url).rstrip('/')}/v1",
         example_model=variants[0].id if variants else "qwen3-max",
     )

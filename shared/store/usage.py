@@ -24,6 +24,10 @@ class Sums(msgspec.Struct, frozen=True):
     output_tokens: int = 0
     failures: int = 0
 
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
     def __add__(self, other: "Sums") -> "Sums":
         return Sums(
             self.requests + other.requests,

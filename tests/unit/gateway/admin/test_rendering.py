@@ -20,8 +20,10 @@ from gateway.admin.pages import (
     shown,
 )
 from gateway.admin.rendering import Page, render, static_address
+from gateway.api.overview import Overview
 from shared.store.accounts import Account, CooldownView, LastError
 from shared.store.api_keys import ApiKey
+from shared.store.usage import Sums
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}</textarea>"
 
@@ -45,15 +47,21 @@ PAGES: dict[str, Page] = {
     "login": LoginPage(csrf_token=HOSTILE, message=HOSTILE),
     "overview": OverviewPage(
         csrf_token=HOSTILE,
-        instance="draining",
-        processes=2,
-        open_streams=1234,
-        in_flight=5678,
+        numbers=Overview(
+            instance="draining",
+            processes=2,
+            open_streams=1234,
+            in_flight=5678,
+            accounts={"new": 1},
+            usable=False,
+            models=7,
+            variants=23,
+            today=Sums(4321, 8765, 1, 99),
+            keys=1,
+            configured_keys=2,
+        ),
         accounts=1,
-        usable=False,
         states=[StateCount("new", 1, HOSTILE)],
-        models=7,
-        variants=23,
         base_url=HOSTILE,
         example_model=HOSTILE,
     ),
@@ -148,6 +156,8 @@ def test_numbers_are_grouped_and_moments_carry_the_exact_one() -> None:
     overview = bytes(render("overview", PAGES["overview"]).body).decode()
     assert "1,234" in overview
     assert "5,678" in overview
+    assert "4,321" in overview
+    assert "8,766" in overview  # tokens of both directions
     page = msgspec.structs.replace(PAGES["accounts"], now=1e10 - 3 * 3600)
     accounts = bytes(render("accounts", page).body).decode()
     assert 'title="2286-11-20 17:46:40 UTC">in 3 h</time>' in accounts
