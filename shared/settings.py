@@ -541,6 +541,17 @@ def value_of(settings: Settings, name: str) -> object:
     return _told(name, value)
 
 
+def text_of(settings: Settings, name: str) -> str:
+    """A setting as the environment would have it; never a secret."""
+    return "" if is_secret(name) else _text(getattr(settings, name))
+
+
+def choices_of(name: str) -> tuple[str, ...]:
+    """All the texts that this setting takes; none where they can't be listed."""
+    hint: Any = get_args(_HINTS[name])[0]  # a type, or typing's form of one
+    return ("true", "false") if hint is bool else get_args(hint)
+
+
 def is_default(settings: Settings, name: str) -> bool:
     return bool(getattr(settings, name) == _DEFAULTS[name])
 
@@ -818,10 +829,14 @@ def environment_of(settings: Settings) -> dict[str, str]:
     for name in settings.__struct_fields__:
         value = getattr(settings, name)
         if value != _DEFAULTS[name]:
-            values[name.upper()] = (
-                ("true" if value else "false") if isinstance(value, bool) else str(value)
-            )
+            values[name.upper()] = _text(value)
     return values
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def read_dotenv(path: Path) -> dict[str, str | None]:

@@ -65,11 +65,13 @@ def _read_new_key(given: KeyForm) -> NewKey:
     """The form's texts under the rules of the admin API.
 
     Raises:
-        BadRequest: `name`, `rate_limit_per_minute`, `models` or `expires_in_days` is wrong.
+        BadRequest: a field is wrong; `param` says which.
     """
     fields: dict[str, object] = {
         "name": given.name,
         "rate_limit_per_minute": _number(given.rate_limit_per_minute),
+        "max_streams": _number(given.max_streams),
+        "daily_token_budget": _number(given.daily_token_budget),
         "models": [name.strip() for name in given.models.split(",") if name.strip()] or None,
     }
     days = _number(given.expires_in_days)

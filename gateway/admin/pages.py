@@ -71,6 +71,8 @@ class KeyForm(msgspec.Struct, frozen=True):
 
     name: str = ""
     rate_limit_per_minute: str = ""
+    max_streams: str = ""
+    daily_token_budget: str = ""
     models: str = ""
     expires_in_days: str = ""
 

@@ -2,7 +2,7 @@
 
 from starlette.routing import BaseRoute, Route
 
-from gateway.admin import actions, login, pages, rendering
+from gateway.admin import actions, login, pages, rendering, settings
 
 ADMIN_ROUTES: list[BaseRoute] = [
     Route("/", pages.lead_in),
@@ -12,6 +12,8 @@ ADMIN_ROUTES: list[BaseRoute] = [
     Route("/admin/keys", pages.show_keys),
     Route("/admin/keys", actions.create_key, methods=["POST"]),
     Route("/admin/keys/{id}/delete", actions.delete_key, methods=["POST"]),
+    Route("/admin/settings", settings.show_settings),
+    Route("/admin/settings/{name}", settings.change_setting, methods=["POST"]),
     Route("/admin/login", login.show_form),
     Route("/admin/login", login.sign_in, methods=["POST"]),
     Route("/admin/logout", login.sign_out, methods=["POST"]),

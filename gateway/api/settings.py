@@ -1,6 +1,7 @@
 """`/api/settings`: what is in force and why, and what an operator changes while the fleet runs."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 from starlette.requests import Request
@@ -21,6 +22,8 @@ from shared.settings import (
 )
 from shared.store.api_keys import ApiKey
 from shared.store.settings import Author, SettingsInForce
+
+Source = Literal["default", "environment", "stored"]
 
 # Any: each setting says for itself what it takes.
 _changes = msgspec.json.Decoder(dict[str, Any])
@@ -44,10 +47,7 @@ async def change_settings(request: Request) -> Response:
     admin = await resources.gate.identify_admin(request)
     changes = await read_json(request, _changes)
     settings = resources.store.settings
-    try:
-        await settings.change(changes, by=author_of(request, admin))
-    except SettingsError as error:
-        raise BadRequest(_in_lower_case(error), param=error.setting) from error
+    await change(settings, changes, by=author_of(request, admin))
     return json_answer({"data": describe(settings)})
 
 
@@ -68,7 +68,7 @@ def describe(settings: SettingsInForce) -> dict[str, dict[str, object]]:
     return {
         name: {
             "value": value_of(settings.current, name),
-            "source": _source(settings, name),
+            "source": source_of(settings, name),
             "default": default_of(name),
             "description": description_of(name),
             "group": group_of(name),
@@ -88,11 +88,22 @@ def author_of(request: Request, admin: ApiKey) -> Author:
     )
 
 
-def _source(settings: SettingsInForce, name: str) -> str:
+def source_of(settings: SettingsInForce, name: str) -> Source:
     """Why the value is what it is. A variable that was given its default is told as the default."""
     if name in settings.stored:
         return "stored"
     return "default" if is_default(settings.configured, name) else "environment"
+
+
+async def change(settings: SettingsInForce, changes: Mapping[str, object], *, by: Author) -> None:
+    """
+    Raises:
+        BadRequest: there is no such setting, it is fixed, or its value is wrong; nothing changed.
+    """
+    try:
+        await settings.change(changes, by=by)
+    except SettingsError as error:
+        raise BadRequest(_in_lower_case(error), param=error.setting) from error
 
 
 def _in_lower_case(error: SettingsError) -> str:

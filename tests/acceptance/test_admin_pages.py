@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from html import unescape
 from html.parser import HTMLParser
+from typing import Any
 
 import httpx
 import pytest
@@ -35,7 +36,7 @@ PAGES = sorted(
         if isinstance(route, Route) and "GET" in (route.methods or ()) and "{" not in route.path
     }
 )
-BEHIND_THE_LOGIN = ["/admin/", "/admin/accounts", "/admin/keys"]
+BEHIND_THE_LOGIN = ["/admin/", "/admin/accounts", "/admin/keys", "/admin/settings"]
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +281,9 @@ def test_signing_out_needs_the_token_and_takes_the_cookie(full: Stack) -> None:
 
 
 def test_what_is_posted_without_a_session_asks_to_sign_in(full: Stack) -> None:
-    for path in ("/admin/keys", "/admin/keys/any/delete", "/admin/logout"):
+    for path in (
+        "/admin/keys", "/admin/keys/any/delete", "/admin/settings/output_think", "/admin/logout",
+    ):  # fmt: skip
         answer = httpx.post(full.url + path, data={"name": "n"})
         assert answer.status_code == 401
         assert "Sign in" in text_of(answer)
@@ -473,6 +476,7 @@ def test_a_key_is_created_shown_once_used_and_deleted(full: Stack) -> None:
     with sign_in(full) as client:
         form = {"csrf_token": csrf_token_of(client), "name": "Jo's <laptop>"}
         form |= {"rate_limit_per_minute": "60", "models": "", "expires_in_days": "30"}
+        form |= {"max_streams": "2", "daily_token_budget": "1000000"}
         created = client.post("/admin/keys", data=form)
         assert created.status_code == 201
         [key] = re.findall(r"sk-[A-Za-z0-9_-]{43}", created.text)
@@ -488,6 +492,8 @@ def test_a_key_is_created_shown_once_used_and_deleted(full: Stack) -> None:
         assert "in 30 d" in text_of(listing)
         [record] = [one for one in _keys(client) if one["name"] == "Jo's <laptop>"]
         assert record["rate_limit_per_minute"] == 60
+        assert (record["max_streams"], record["daily_token_budget"]) == (2, 1_000_000)
+        assert "1,000,000" in text_of(listing)
         assert record["models"] is None
 
         address = f"/admin/keys/{record['id']}/delete"
@@ -519,6 +525,8 @@ def test_a_key_is_created_shown_once_used_and_deleted(full: Stack) -> None:
         ("rate_limit_per_minute", "many"),
         ("rate_limit_per_minute", "1e3"),
         ("rate_limit_per_minute", "9" * 40),
+        ("max_streams", "two"),
+        ("daily_token_budget", "-1"),
         ("expires_in_days", "soon"),
         ("models", "m" * 300),
     ],
@@ -537,6 +545,58 @@ def test_a_form_with_a_wrong_field_comes_back_as_it_was_filled_in(
         if field != "name":
             assert 'value="Typed &lt;by hand&gt;"' in answer.text
         assert _keys(client) == before
+
+
+def test_a_setting_is_changed_told_and_taken_back(full: Stack) -> None:
+    with sign_in(full) as client:
+        token = {"csrf_token": csrf_token_of(client)}
+        page = client.post(
+            "/admin/settings/model_aliases", data=token | {"value": '{"<b>":"Qwen3-Max"}'}
+        )
+        assert page.url.path == "/admin/settings"
+        assert "model_aliases is changed" in text_of(page)
+        assert 'value="{&#34;&lt;b&gt;&#34;:&#34;Qwen3-Max&#34;}"' in page.text
+        assert "API_KEY 1, 127.0.0.1" in text_of(page)
+        shown = _settings(client)["model_aliases"]
+        assert (shown["value"], shown["source"]) == ({"<b>": "Qwen3-Max"}, "stored")
+        back = client.post("/admin/settings/model_aliases", data=token | {"back": "1"})
+        assert back.status_code == 200
+        assert _settings(client)["model_aliases"]["source"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_login_concurrency", "51"),
+        ("batch_login_concurrency", ""),
+        ("search_info_mode", "<list>"),
+        ("service_port", "1"),
+        ("nothing", "1"),
+        ("site_cookies", ""),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_the_reason(full: Stack, name: str, value: str) -> None:
+    with sign_in(full) as client:
+        before = _settings(client)
+        form = {"csrf_token": csrf_token_of(client), "value": value}
+        answer = client.post(f"/admin/settings/{name}", data=form)
+        assert answer.status_code == 400
+        alert = re.search(r'role="alert">(.*?)</p>', answer.text)
+        assert alert is not None
+        assert alert[1].startswith(f"{name}: ")
+        assert _settings(client) == before
+
+
+def test_without_the_token_no_setting_is_changed(full: Stack) -> None:
+    with sign_in(full) as client:
+        answer = client.post("/admin/settings/output_think", data={"value": "false"})
+        assert answer.status_code == 403
+        assert _settings(client)["output_think"]["source"] == "default"
+
+
+def _settings(client: httpx.Client) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/api/settings").json()["data"]
+    return found
 
 
 @pytest.mark.parametrize("token", ["", "wrong", "é", "of another session"])

@@ -20,6 +20,7 @@ from gateway.admin.pages import (
     shown,
 )
 from gateway.admin.rendering import Page, render, static_address
+from gateway.admin.settings import ChangeRow, SettingGroup, SettingRow, SettingsPage
 from gateway.api.overview import Overview
 from shared.store.accounts import Account, CooldownView, LastError
 from shared.store.api_keys import ApiKey
@@ -82,7 +83,34 @@ PAGES: dict[str, Page] = {
         configured=1,
         default_rate_limit=60,
         message=HOSTILE,
-        given=KeyForm(HOSTILE, HOSTILE, HOSTILE, HOSTILE),
+        given=KeyForm(*[HOSTILE] * 6),
+    ),
+    "settings": SettingsPage(
+        csrf_token=HOSTILE,
+        groups=[
+            SettingGroup(
+                HOSTILE,
+                [
+                    SettingRow(
+                        name=HOSTILE,
+                        description=HOSTILE,
+                        value=HOSTILE,
+                        given=HOSTILE,
+                        source="stored",
+                        choices=(HOSTILE,) if has_choices else (),
+                        secret=secret,
+                        has_secret=secret,
+                        fixed_because=HOSTILE if fixed else "",
+                    )
+                    for has_choices in (True, False)
+                    for secret in (True, False)
+                    for fixed in (True, False)
+                ],
+            )
+        ],
+        changes=[ChangeRow(1, HOSTILE, HOSTILE, HOSTILE, "")],
+        message=HOSTILE,
+        changed=HOSTILE,
     ),
     "key_created": KeyCreatedPage(csrf_token=HOSTILE, name=HOSTILE, key=HOSTILE, base_url=HOSTILE),
     "error": ErrorPage(
