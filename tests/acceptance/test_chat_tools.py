@@ -313,6 +313,21 @@ def test_legacy_functions_are_called_in_their_own_shape(stack: Stack, stream: bo
         assert (given["name"], json.loads(given["arguments"])) == ("get_weather", {"city": "Oslo"})
 
 
+def test_max_tokens_end_a_call_that_is_too_long(stack: Stack) -> None:
+    answer_with(stack, say=call("get_weather", city="word " * 500), frames=100, delay_ms=5)
+    answer = ask(stack, tools=TOOLS, max_tokens=50, stream=True)
+    assert finish_of(answer) == "length"
+    assert len(stack.sim.stops()) == 1
+
+
+@BOTH
+def test_the_length_is_counted_on_through_a_correction(stack: Stack, stream: bool) -> None:
+    answer_with(stack, {"say": "word " * 30 + BROKEN}, {"say": GOOD + "\n" + GOOD})
+    answer = ask(stack, tools=TOOLS, max_tokens=40, stream=stream)
+    assert text_of(answer).split() == ["word"] * 30
+    assert finish_of(answer) == "length"
+
+
 def test_a_stop_sequence_does_not_end_a_call(stack: Stack) -> None:
     answer_with(stack, say=call("get_weather", city="Oslo STOP Bergen"))
     answer = ask(stack, tools=TOOLS, stop=["STOP"])
