@@ -14,35 +14,19 @@ import importlib.metadata
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from deploy.clients import Client, write_seen
+from deploy.clients import write_seen
 from tests.fakes.agents import Agent, check_installed, installed_version
 from tests.fakes.outside import Outside
+from tests.fakes.seen import Family, Outcome, Seen
 from tests.fakes.stack import Stack
 
 # Claude Code insists on Anthropic's names, Codex knows OpenAI's best: both mean the coder.
 ALIASES = '{"claude-*":"qwen3-coder-plus","gpt-*":"qwen3-coder-plus"}'
 
 
-class _Family(msgspec.Struct, frozen=True):
-    """The client that a test file is about, as its `client` mark says."""
-
-    name: str
-    speaks: str
-    npm: str | None = None
-    python: str | None = None
-
-    @property
-    def version(self) -> str:
-        if self.python is not None:
-            return importlib.metadata.version(self.python)
-        assert self.npm is not None
-        return installed_version(self.npm) or ""
-
-
-_seen = pytest.StashKey[dict[_Family, dict[str, str]]]()
+_seen = pytest.StashKey[Seen]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,45 +48,37 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Remembers what a test showed. One that didn't hold once doesn't hold."""
     report = yield
     shows = item.get_closest_marker("shows")
-    if shows is None or not (report.when == "call" or report.failed):
-        return report
-    held = item.config.stash.setdefault(_seen, {}).setdefault(_family_of(item), {})
-    outcome = "not_yet" if hasattr(report, "wasxfail") else "fails"
-    what = report.wasxfail if outcome == "not_yet" else shows.args[0]
-    if report.passed and outcome == "fails":
-        held.setdefault(what, "works")
-    elif not report.skipped or outcome == "not_yet":
-        held[what] = outcome
+    if shows is not None and (report.when == "call" or report.failed):
+        seen = item.config.stash.setdefault(_seen, Seen())
+        if hasattr(report, "wasxfail"):
+            seen.note(_family_of(item), report.wasxfail, "not_yet")
+        elif not report.skipped:
+            outcome: Outcome = "works" if report.passed else "fails"
+            seen.note(_family_of(item), shows.args[0], outcome)
     return report
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if not session.config.getoption("--write-seen", default=False):
         return
+    seen = session.config.stash.get(_seen, Seen())
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    write_seen(
-        [
-            Client(
-                client=family.name,
-                version=family.version,
-                speaks=family.speaks,
-                date=today,
-                works=[what for what, outcome in held.items() if outcome == "works"],
-                fails=[what for what, outcome in held.items() if outcome == "fails"],
-                not_yet=[what for what, outcome in held.items() if outcome == "not_yet"],
-            )
-            for family, held in session.config.stash.get(_seen, {}).items()
-        ]
-    )
+    write_seen([seen.client(one, version=_version(one), date=today) for one in seen.families])
 
 
-def _family_of(item: pytest.Item) -> _Family:
+def _version(family: Family) -> str:
+    if family.python is not None:
+        return importlib.metadata.version(family.python)
+    assert family.npm is not None
+    return installed_version(family.npm) or ""
+
+
+def _family_of(item: pytest.Item) -> Family:
     mark = item.get_closest_marker("client")
     assert mark is not None, f"{item.path.name} doesn't say which client it is about"
-    return _Family(*mark.args, **mark.kwargs)
+    return Family(*mark.args, **mark.kwargs)
 
 
 @pytest.fixture(scope="session")

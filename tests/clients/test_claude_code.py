@@ -4,7 +4,9 @@ Source: version 2.1 from npm, what it sends seen 2026-11: `HEAD /`, then `POST /
 with 24 tools, streamed; a search of the web is a request of its own with `web_search_20250305`.
 """
 
+import base64
 import json
+import re
 from typing import Any
 
 import pytest
@@ -17,6 +19,8 @@ pytestmark = pytest.mark.client(
 )
 
 TASK = "Make greeting.txt, then shout it"
+# A picture of one pixel.
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 PERMITTED = ("Bash", "Read", "Write", "WebSearch", "Agent")
 
 
@@ -202,3 +206,24 @@ def test_a_prompt_that_is_too_long_is_compacted(stack: Stack, agent: Agent) -> N
     assert answer_of(told) == "Shortened."
     results = [event["compact_result"] for event in told.events if event.get("compact_result")]
     assert results == ["success"]
+
+
+@pytest.mark.shows("/context, by count_tokens")
+def test_it_counts_its_context(stack: Stack, agent: Agent) -> None:
+    told = run(agent, stack, "/context")
+    assert re.search(r"System tools \| \d\d(\.\d)?k", answer_of(told)), answer_of(told)
+    lines = [
+        line for line in stack.logs().splitlines() if "route=/v1/messages/count_tokens" in line
+    ]
+    assert lines
+    assert all("status=200" in line for line in lines)
+    assert stack.sim.recorded("completions") == []
+
+
+@pytest.mark.shows("pictures in tool results")
+@pytest.mark.xfail(reason="pictures in tool results", strict=True)
+def test_a_picture_is_read(stack: Stack, agent: Agent) -> None:
+    """A clear 400 until pictures are uploaded."""
+    (agent.work / "dot.png").write_bytes(base64.b64decode(DOT))
+    script(stack, TASK, tool_call("Read", file_path=str(agent.work / "dot.png")), "A dot.")
+    assert answer_of(run(agent, stack, TASK)) == "A dot."
