@@ -3,7 +3,7 @@
 from starlette.routing import BaseRoute, Route
 
 from gateway.admin.routes import ADMIN_ROUTES
-from gateway.api import accounts, batches, keys, overview, requests, settings, usage
+from gateway.api import accounts, backup, batches, keys, overview, requests, settings, usage
 from gateway.endpoints import health, models, responses
 from gateway.endpoints.chat import chat_handler
 from gateway.endpoints.count_tokens import count_tokens
@@ -51,4 +51,6 @@ ROUTES: list[BaseRoute] = [
     Route("/api/settings", settings.show_settings),
     Route("/api/settings", settings.change_settings, methods=["PATCH"]),
     Route("/api/settings/audit", settings.list_changes),
+    Route("/api/export", backup.export, methods=["POST"]),
+    Route("/api/import", backup.import_archive, methods=["POST"]),
 ]
