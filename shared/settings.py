@@ -543,7 +543,7 @@ def value_of(settings: Settings, name: str) -> object:
 
 def text_of(settings: Settings, name: str) -> str:
     """A setting as the environment would have it; never a secret."""
-    return "" if is_secret(name) else _text(getattr(settings, name))
+    return "" if is_secret(name) else _text(_unless_auto(name, getattr(settings, name)))
 
 
 def choices_of(name: str) -> tuple[str, ...]:
@@ -604,7 +604,13 @@ def _changed(settings: Settings, name: str, value: object) -> Settings:
 
 
 def _told(name: str, value: object) -> object:
-    return msgspec.json.decode(str(value)) if _meta(name)["holds_json"] else value
+    if _meta(name)["holds_json"]:
+        return msgspec.json.decode(str(value))
+    return _unless_auto(name, value)
+
+
+def _unless_auto(name: str, value: object) -> object:
+    return "auto" if name == "workers" and value == 0 else value
 
 
 def _suggestion(name: str) -> str:

@@ -144,6 +144,23 @@ def test_turns_at_once_overshoot_a_budget_by_no_more_than_one_turn_per_process(
     assert {one.status_code for one in answers} <= {200, 429}
 
 
+def test_what_a_turn_under_way_has_set_aside_is_waited_for(stack: Stack, keys: Keys) -> None:
+    """All of a small budget is set aside by the first; it uses little, so all of them get through."""
+    headers = with_key(keys.create(daily_token_budget=1_000)["key"])
+    prompt = directive(say="one two", frames=2, delay_ms=200)
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda _: ask(stack, prompt, headers=headers), range(4)))
+    assert [one.status_code for one in answers] == [200] * 4
+
+
+def test_who_waits_in_vain_for_what_is_set_aside_is_told_so(stack: Stack, keys: Keys) -> None:
+    headers = with_key(keys.create(daily_token_budget=1_000)["key"])
+    with asking(stack, HANGS, headers=headers):
+        refused = ask(stack, headers=headers)
+        assert_refused(refused, because="is set aside by requests under way")
+        assert refused.headers["retry-after"] == "1"
+
+
 def test_who_leaves_has_used_what_was_said_to_him(stack: Stack, keys: Keys) -> None:
     headers = with_key(keys.create(daily_token_budget=10)["key"])
     many_words = directive(say=" ".join(["word"] * 60), frames=60, stall_after=50)

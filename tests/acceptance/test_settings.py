@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.fakes.chat import answer_with, ask, assert_error, call, get, text_of
-from tests.fakes.stack import ADMIN_KEY, Stack, eventually
+from tests.fakes.stack import ADMIN_KEY, Program, Stack, eventually
 
 IN_FORCE_SECONDS = 2.0
 BOTH_PROCESSES = 8  # so many answers in a row come from both of them
@@ -221,7 +221,8 @@ def test_a_stored_setting_outlives_a_restart_which_logs_what_it_overrides(
     stack: Stack, settings: SettingsApi
 ) -> None:
     settings.patch(chat_retry_count=1, output_think=False)
-    later = stack.add_gateway({"CHAT_RETRY_COUNT": "7", "SERVICE_PORT": "0"})
+    environ = {**stack.environment, "CHAT_RETRY_COUNT": "7"}
+    later = stack.add_gateway({"CHAT_RETRY_COUNT": "7"})
     try:
         headers = {"authorization": f"Bearer {ADMIN_KEY}"}
         shown = httpx.get(f"{later.url}/api/settings", headers=headers).json()["data"]
@@ -229,11 +230,22 @@ def test_a_stored_setting_outlives_a_restart_which_logs_what_it_overrides(
             1,
             "stored",
         )
-        told = eventually(
-            lambda: [line for line in later.logs().splitlines() if "overrides" in line]
+        assert_told(later.logs)
+        workers = Program(
+            "-m", "workers", environ=environ, log=stack.folder / "overridden-workers.log"
         )
-        assert "variable=CHAT_RETRY_COUNT stored=1 environment=7" in told[0]
-        assert "OUTPUT_THINK" not in later.logs()  # nobody gave that variable
+        try:
+            assert_told(workers.logs)
+        finally:
+            workers.stop()
     finally:
         later.stop()
         stack.gateways.remove(later)
+
+
+def assert_told(logs: Callable[[], str]) -> None:
+    """Of what was given and isn't in force; OUTPUT_THINK was given by nobody."""
+    lines = eventually(
+        lambda: [line for line in logs().splitlines() if "overrides" in line], within_seconds=10
+    )
+    assert all("variable=CHAT_RETRY_COUNT stored=1 environment=7" in line for line in lines)

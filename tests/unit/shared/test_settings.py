@@ -12,6 +12,7 @@ from shared.settings import (
     Settings,
     SettingsError,
     changed,
+    choices_of,
     default_of,
     description_of,
     environment_of,
@@ -19,6 +20,7 @@ from shared.settings import (
     is_default,
     load,
     names,
+    text_of,
     value_of,
 )
 
@@ -433,3 +435,10 @@ def test_every_setting_is_shown_with_default_and_description_and_no_secret() -> 
     assert value_of(settings, "metrics_token") == ""
     assert default_of("model_aliases") == {"claude-*": "qwen3-coder-plus"}
     assert not is_default(settings, "api_key")
+    assert value_of(settings, "workers") == text_of(settings, "workers") == "auto"
+    assert text_of(settings, "site_cookies") == ""
+    assert text_of(settings, "keepalive_seconds") == "15"
+    assert text_of(settings, "output_think") == "true"
+    assert choices_of("output_think") == ("true", "false")
+    assert choices_of("search_info_mode") == ("table", "text")
+    assert choices_of("keepalive_seconds") == ()
