@@ -33,7 +33,7 @@ def stack(batch_stack: Stack) -> Iterator[Stack]:
     batch_stack.clear()
     yield batch_stack
     batch_stack.sim.clear()
-    with Batches(batch_stack) as batches:
+    with Batches.of(batch_stack) as batches:
         batches.settings(batch_login_concurrency=None, login_min_interval_ms=None)
 
 
@@ -45,7 +45,7 @@ def running(batch_stack: Stack) -> Iterator[Program]:
 
 @pytest.fixture
 def batches(stack: Stack) -> Iterator[Batches]:
-    with Batches(stack) as batches:
+    with Batches.of(stack) as batches:
         yield batches
 
 
@@ -383,7 +383,7 @@ def test_a_gateway_that_dies_takes_nothing_with_it(stack: Stack, batches: Batche
         for pid in stack.gateway_pids():
             psutil.Process(pid).kill()
         stack.gateway.wait_until_ready()
-        with Batches(stack) as anew:
+        with Batches.of(stack) as anew:
             batch = anew.ended(batch["id"], within_seconds=30)
     assert batch["succeeded"] == 60
 

@@ -6,8 +6,9 @@ import asyncio
 import pytest
 
 from tests.soak.endurance import WATCHED, run_long
+from tests.soak.imports import run_imports
 from tests.soak.kills import run_rounds
-from tests.soak.product import ROLES, running
+from tests.soak.product import ROLES, Role, running
 
 LEASE_TTL_SECONDS = 3.0
 
@@ -19,6 +20,16 @@ def test_whoever_is_killed_everything_comes_back_and_nothing_is_answered_wrongly
     assert {one.killed for one in rounds} == set(ROLES) - {"job_parent"}
     assert [one.violations for one in rounds] == [[]] * 5
     assert all(one.turns["whole"] for one in rounds)
+
+
+@pytest.mark.timeout(300)
+def test_an_import_loses_no_line_and_does_none_twice_whoever_is_killed() -> None:
+    """Job processes: tests/acceptance/test_batches.py. Contract, section 7: promise 4."""
+    roles: tuple[Role, ...] = ("redis", "gateway_parent", "job_parent")
+    with running(lease_ttl_seconds=LEASE_TTL_SECONDS) as product:
+        rounds = run_imports(product, rounds=3, seed=3, tell=lambda _: None, roles=roles)
+    assert {one.killed for one in rounds} == set(roles)
+    assert [one.violations for one in rounds] == [[]] * 3
 
 
 @pytest.mark.timeout(120)

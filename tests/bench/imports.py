@@ -43,7 +43,7 @@ def measure(count: int) -> Figures:
         "LOGIN_MIN_INTERVAL_MS": "0",
         "WORKERS": "1",
     }
-    with Stack(environment=environment) as stack, Batches(stack) as batches:
+    with Stack(environment=environment) as stack, Batches.of(stack) as batches:
         lines = add_accounts(stack.sim, count, name="bench")
         stack.sim.config(latency_ms={"signin": LATENCY_MS})
         with job_processes(stack):

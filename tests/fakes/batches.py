@@ -26,10 +26,13 @@ def add_accounts(sim: SimulatorControl, count: int, *, name: str) -> list[str]:
 class Batches:
     """`/api/batches` as the operator uses it; `with` closes it."""
 
-    def __init__(self, stack: Stack) -> None:
-        self.http = httpx.Client(
-            base_url=stack.url, headers={"authorization": f"Bearer {stack.admin_key}"}, timeout=30
-        )
+    def __init__(self, url: str, admin_key: str) -> None:
+        headers = {"authorization": f"Bearer {admin_key}"}
+        self.http = httpx.Client(base_url=url, headers=headers, timeout=30)
+
+    @classmethod
+    def of(cls, stack: Stack) -> Self:
+        return cls(stack.url, stack.admin_key)
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +90,7 @@ def check_counters(batch: Mapping[str, Any]) -> None:
 
 def most_at_once(login_log: Sequence[Mapping[str, Any]], *, seconds: float) -> int:
     """How many logins of that length were under way at once, seen from when each came."""
-    moments = sorted(one["at"] for one in login_log)
+    moments = sorted(float(one["at"]) for one in login_log)
     return max(
         sum(at <= other < at + seconds for other in moments[index : index + 200])
         for index, at in enumerate(moments)

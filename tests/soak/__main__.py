@@ -1,9 +1,9 @@
-"""`python -m tests.soak`: the kill loop, then the long run, with a report of both.
+"""`python -m tests.soak`: the kill loops of turns and of imports, then the long run, with a report.
 
-    python -m tests.soak                       100 rounds, one hour
-    python -m tests.soak --rounds 5 --seconds 60
+    python -m tests.soak                       100 rounds, 20 imports, one hour
+    python -m tests.soak --rounds 5 --imports 5 --seconds 60
 
-SOAK_ROUNDS and SOAK_SECONDS say the same by environment. Exit status 1: a promise was broken.
+SOAK_ROUNDS, SOAK_IMPORTS and SOAK_SECONDS say the same by environment. Exit status 1: a promise was broken.
 """
 
 import argparse
@@ -20,23 +20,31 @@ from tests.bench.report import this_machine
 from tests.fakes.stack import ROOT
 from tests.soak.callers import Callers
 from tests.soak.endurance import Endurance, run_long
+from tests.soak.imports import ImportRound, run_imports
 from tests.soak.kills import Round, run_rounds
 from tests.soak.product import running
 from tests.soak.report import Report, as_markdown
 
 ROUNDS = 100
+IMPORTS = 20
 SECONDS = 3600.0
 LEASE_TTL_SECONDS = 30.0  # the default of the product
 
 
-def soak(*, rounds: int, seconds: float, lease_ttl_seconds: float, seed: int) -> Report:
-    """Both parts, each with a product of its own."""
+def soak(
+    *, rounds: int, imports: int, seconds: float, lease_ttl_seconds: float, seed: int
+) -> Report:
+    """All parts, each with a product of its own."""
     machine, started_at = this_machine(), time.time()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         done: list[Round] = []
         if rounds:
             with running(lease_ttl_seconds=lease_ttl_seconds) as product:
                 done = runner.run(run_rounds(product, rounds=rounds, seed=seed, tell=_tell_round))
+        imported: list[ImportRound] = []
+        if imports:
+            with running(lease_ttl_seconds=lease_ttl_seconds) as product:
+                imported = run_imports(product, rounds=imports, seed=seed, tell=_tell_import)
         endurance: Endurance | None = None
         if seconds:
             with running(lease_ttl_seconds=lease_ttl_seconds) as product:
@@ -47,6 +55,7 @@ def soak(*, rounds: int, seconds: float, lease_ttl_seconds: float, seed: int) ->
         machine=machine,
         settings={"LEASE_TTL_SECONDS": f"{lease_ttl_seconds:g}", "seed": str(seed)},
         rounds=done,
+        imports=imported,
         endurance=endurance,
     )
 
@@ -61,6 +70,15 @@ def _tell_round(one: Round) -> None:
     )
 
 
+def _tell_import(one: ImportRound) -> None:
+    print(
+        f"import {one.number}: {one.killed} killed, completed {one.completed_after_seconds} s "
+        f"after it, {one.repeated} logins repeated {one.violations or ''}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
 def _tell_progress(elapsed: float, callers: Callers) -> None:
     print(f"{elapsed:.0f} s: {dict(callers.tally())}", file=sys.stderr, flush=True)
 
@@ -69,6 +87,7 @@ def arguments(given: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     environ = os.environ
     parser.add_argument("--rounds", type=int, default=int(environ.get("SOAK_ROUNDS", ROUNDS)))
+    parser.add_argument("--imports", type=int, default=int(environ.get("SOAK_IMPORTS", IMPORTS)))
     parser.add_argument(
         "--seconds", type=float, default=float(environ.get("SOAK_SECONDS", SECONDS))
     )
@@ -82,6 +101,7 @@ def main(given: list[str]) -> int:
     options = arguments(given)
     report = soak(
         rounds=options.rounds,
+        imports=options.imports,
         seconds=options.seconds,
         lease_ttl_seconds=options.lease_ttl_seconds,
         seed=options.seed,

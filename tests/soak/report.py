@@ -6,16 +6,18 @@ import msgspec
 
 from tests.bench.report import Machine, Spread, spread
 from tests.soak.endurance import Endurance
+from tests.soak.imports import ImportRound
 from tests.soak.kills import Round
 
 
 class Report(msgspec.Struct):
-    """Everything of one soak. `violations`: of both parts; empty is what is promised."""
+    """Everything of one soak. `violations`: of all parts; empty is what is promised."""
 
     started_at: float
     machine: Machine
     settings: dict[str, str]
     rounds: list[Round]
+    imports: list[ImportRound]
     endurance: Endurance | None
 
     @property
@@ -23,6 +25,11 @@ class Report(msgspec.Struct):
         found = [
             f"round {one.number}, {one.killed} killed: {violation}"
             for one in self.rounds
+            for violation in one.violations
+        ]
+        found += [
+            f"import {one.number}, {one.killed} killed: {violation}"
+            for one in self.imports
             for violation in one.violations
         ]
         return found + ([] if self.endurance is None else self.endurance.violations)
@@ -36,6 +43,7 @@ def as_markdown(report: Report) -> str:
         + ", ".join(f"{name} {value}" for name, value in report.settings.items())
         + ".",
         _kills(report.rounds) if report.rounds else "",
+        _imports(report.imports) if report.imports else "",
         _long(report.endurance) if report.endurance is not None else "",
         "## Broken promises",
         "\n".join(f"- {one}" for one in report.violations) or "None.",
@@ -67,6 +75,24 @@ def _kills(rounds: list[Round]) -> str:
             ", ".join(f"{what} ×{count}" for what, count in refusals.most_common()),
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _imports(rounds: list[ImportRound]) -> str:
+    """A row per role that was killed while an import ran."""
+    by_role: dict[str, list[ImportRound]] = defaultdict(list)
+    for one in rounds:
+        by_role[one.killed].append(one)
+    lines = [
+        f"## {len(rounds)} imports with one `kill -9` each",
+        "",
+        "| killed | imports | completed after s | logins repeated |",
+        "|---|---|---|---|",
+    ]
+    for role, some in sorted(by_role.items()):
+        seconds = _seconds([one.completed_after_seconds for one in some])
+        repeated = sum(one.repeated for one in some)
+        lines.append(f"| {role} | {len(some)} | {seconds} | {repeated} |")
     return "\n".join(lines)
 
 
