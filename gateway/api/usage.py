@@ -14,6 +14,7 @@ from shared.store.ledger import By
 from shared.store.usage import Sums, oldest_day
 
 _BY: Final[tuple[By, ...]] = ("account", "key", "model")
+_ROWS_AT_ONCE: Final = 1_000
 
 Row = dict[str, Any]  # Any: names and numbers of one JSON object
 Named = Callable[[str], Row]
@@ -42,8 +43,9 @@ async def list_usage(request: Request) -> Response:
         yield b'{"data":['
         for day in days:
             rows = newest if day == days[0] else _rows(day, await usage.of_day(by, day), named)
-            if rows:
-                yield separator + msgspec.json.encode(rows)[1:-1]
+            for start in range(0, len(rows), _ROWS_AT_ONCE):
+                some = rows[start : start + _ROWS_AT_ONCE]
+                yield separator + msgspec.json.encode(some)[1:-1]
                 separator = b","
         yield b"]}"
 

@@ -3,7 +3,6 @@
 The records are the ledger's (`ledger.py`). Times are epoch seconds, of the end of a request.
 """
 
-from collections.abc import AsyncIterator
 from typing import Final
 
 import msgspec
@@ -13,7 +12,7 @@ from shared.store.accounts import account_id
 from shared.store.connection import Connection
 from shared.store.ledger import Record, Use
 
-_READ_AT_ONCE: Final = 1_000
+_LOOK_AT: Final = 500
 
 _decode_record = msgspec.json.Decoder(Record).decode
 _decode_use = msgspec.json.Decoder(Use).decode
@@ -41,13 +40,19 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None = None
     request_id: str | None = None
 
-    def fits(self, record: Record) -> bool:
-        return (
-            (self.key_ids is None or record.key_id in self.key_ids)
-            and (self.model is None or (record.model or "").lower() == self.model.lower())
-            and self.status in (None, record.status)
-            and self.request_id in (None, record.request_id)
-        )
+    def texts(self) -> list[list[str]]:
+        """What a record has written in it that is wanted: one text of each list."""
+        given = [
+            ("key_id", self.key_ids),
+            ("model", None if self.model is None else {self.model}),
+            ("status", None if self.status is None else {self.status}),
+            ("request_id", None if self.request_id is None else {self.request_id}),
+        ]
+        return [
+            [msgspec.json.encode({name: value}).decode()[1:-1] for value in values]
+            for name, values in given
+            if values is not None
+        ]
 
 
 class Requests:
@@ -57,14 +62,24 @@ class Requests:
         self._connection = connection
 
     async def newest(self, limit: int, wanted: Wanted | None = None) -> list[Logged]:
-        """The newest records that are wanted, the newest first."""
-        wanted = wanted or Wanted()
+        """The newest records that are wanted, the newest first.
+
+        Script: requests_find.lua, once per 500 records looked at: one call must not hold Redis up
+        """
+        texts = msgspec.json.encode((wanted or Wanted()).texts())
         found: list[Logged] = []
-        async for logged in self._all(limit if wanted == Wanted() else _READ_AT_ONCE):
-            if wanted.fits(logged.record):
-                found.append(logged)
-                if len(found) == limit:
-                    break
+        newest = "+"
+        while len(found) < limit:
+            last, *rows = await self._connection.run(
+                "requests_find", keys.LEDGER, newest, _LOOK_AT, limit - len(found), texts
+            )
+            found += [
+                Logged(int(at) / 1000, _decode_record(record))
+                for at, record in zip(rows[::2], rows[1::2], strict=True)
+            ]
+            if not last:
+                break
+            newest = f"({last}"
         return found
 
     async def uses_of(self, email: str) -> list[PastUse]:
@@ -74,18 +89,6 @@ class Requests:
     async def errors_of(self, email: str) -> list[PastUse]:
         """Its newest uses that failed, the newest first."""
         return await self._past(keys.ledger_errors(account_id(email)))
-
-    async def _all(self, at_once: int) -> AsyncIterator[Logged]:
-        newest = "+"
-        while True:
-            rows = await self._connection.ask(
-                "requests", "XREVRANGE", keys.ledger_requests(), newest, "-", "COUNT", at_once
-            )
-            for _, fields in rows:
-                yield Logged(int(fields["at"]) / 1000, _decode_record(fields["record"]))
-            if len(rows) < at_once:
-                return
-            newest = f"({rows[-1][0]}"
 
     async def _past(self, key: str) -> list[PastUse]:
         lines = await self._connection.ask("requests", "LRANGE", key, 0, -1)

@@ -14,6 +14,7 @@ from shared.store.connection import Connection
 from shared.store.ledger import DAYS_KEPT, By
 
 _EPOCH: Final = datetime.date(1970, 1, 1)
+_READ_AT_ONCE: Final = 500
 
 
 class Sums(msgspec.Struct, frozen=True):
@@ -50,8 +51,16 @@ class Usage:
 
     async def of_day(self, by: By, day: datetime.date) -> dict[str, Sums]:
         """What each account, key (its id) or model used on that day, in alphabetical order."""
-        reply = await self._connection.ask("usage", "HGETALL", _sums_key(by, day))
-        return {name: _sums(text) for name, text in sorted(reply.items())}
+        found: dict[str, Sums] = {}
+        cursor = "0"
+        while True:
+            # Ten thousand accounts in one reply would hold up this process's streams for 0.1 s.
+            cursor, some = await self._connection.ask(
+                "usage", "HSCAN", _sums_key(by, day), cursor, "COUNT", _READ_AT_ONCE
+            )
+            found |= {name: _sums(text) for name, text in some.items()}
+            if int(cursor) == 0:
+                return dict(sorted(found.items()))
 
     async def of_accounts(self, accounts: Sequence[str], day: datetime.date) -> list[Sums]:
         """What these accounts used on that day, in their order."""

@@ -5,6 +5,7 @@ caller has seen it break.
 """
 
 import random
+import signal
 import threading
 import time
 import uuid
@@ -14,9 +15,9 @@ import httpx
 import psutil  # type: ignore[import-untyped]  # no stubs in the lock file
 import pytest
 
-from tests.fakes.chat import ask, ended_well, usage_of
+from tests.fakes.chat import ask, asking, directive, ended_well, usage_of
 from tests.fakes.ledger import records, total_of
-from tests.fakes.stack import Stack, eventually
+from tests.fakes.stack import STOP_SECONDS, Stack, eventually
 
 ROUNDS = 5
 CALLERS = 6
@@ -125,3 +126,26 @@ def check_round(stack: Stack, before: dict[str, int], callers: Callers) -> None:
     assert by_model == now
     for name in ("input_tokens", "output_tokens"):
         assert by_account[name] == now[name]
+
+
+def test_a_turn_that_a_drain_breaks_off_is_counted_with_what_it_used() -> None:
+    """Its process goes on just long enough to write it down."""
+    settings = {"DRAIN_DELAY_SECONDS": "0", "DRAIN_SECONDS": "1"}
+    with Stack(environment=settings) as stack:
+        prompt = directive(say="x " * 200, frames=200, delay_ms=50)
+        with asking(stack, prompt, headers={"x-request-id": "broken-off"}) as answer:
+            chunks = answer.iter_bytes()
+            next(chunks)
+            gateway = stack.gateways[0]
+            gateway.signal(signal.SIGTERM)
+            assert b'"draining"' in b"".join(chunks)
+        assert gateway.program is not None
+        gateway.program.process.wait(STOP_SECONDS)
+        gateway.start()
+        [record] = records(stack, request_id="broken-off")
+        used = {name: record[name] for name in ("input_tokens", "output_tokens")}
+        assert (record["status"], record["error"]) == (200, "draining")
+        assert min(used.values()) > 0
+        for by in ("key", "model"):
+            assert total_of(stack, by) == {"requests": 1, "failures": 1, **used}
+        assert total_of(stack, "account") == {"requests": 1, "failures": 0, **used}

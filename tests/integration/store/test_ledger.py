@@ -278,11 +278,22 @@ async def test_the_log_is_newest_first_capped_and_filtered(store: Store) -> None
     assert newest == sorted(newest, key=lambda one: one.at, reverse=True)
     refused = await store.requests.newest(100, Wanted(status=429))
     assert len(refused) == 10
-    assert len(await store.requests.newest(100, Wanted(model="QWEN3-MAX"))) == 15
+    assert len(await store.requests.newest(100, Wanted(model="qwen3-max"))) == 15
     assert len(await store.requests.newest(100, Wanted(key_ids=frozenset({"k0"})))) == 15
     [one] = await store.requests.newest(100, Wanted(request_id="r7"))
     assert one.record.request_id == "r7"
     assert await store.requests.newest(100, Wanted(request_id="nobody's")) == []
+    assert await store.requests.newest(100, Wanted(request_id="r")) == []  # the whole id counts
+    both = Wanted(status=429, key_ids=frozenset({"k0", "k9"}))
+    assert len(await store.requests.newest(100, both)) == 5
+    assert len(await store.requests.newest(2, both)) == 2
+
+
+async def test_a_record_with_odd_texts_is_found_by_them(store: Store) -> None:
+    odd = 'a "quoted" \\ 漢字'
+    await store.ledger.write(entry(1, model=odd))
+    [found] = await store.requests.newest(10, Wanted(model=odd))
+    assert found.record.model == odd
 
 
 async def test_the_log_keeps_about_the_newest_ten_thousand(store: Store) -> None:
@@ -321,6 +332,15 @@ async def test_today_of_some_accounts_is_one_question(store: Store) -> None:
     found = await store.usage.of_accounts([email(1), email(0)], today)
     assert found == [Sums(), Sums(1, 10, 3, 0)]
     assert await store.usage.of_accounts([], today) == []
+
+
+async def test_a_day_of_very_many_accounts_is_whole(store: Store) -> None:
+    for start in range(0, 3_000, 500):
+        some = [entry(n, account=email(n)) for n in range(start, start + 500)]
+        await asyncio.gather(*(store.ledger.write(one) for one in some))
+    found = await sums(store, "account")
+    assert list(found) == [email(number) for number in range(3_000)]
+    assert set(found.values()) == {Sums(1, 10, 3, 0)}
 
 
 async def test_names_of_any_kind_are_counted_under_themselves(store: Store) -> None:
