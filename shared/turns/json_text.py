@@ -69,10 +69,6 @@ class JsonReader:
         self._quote = ""  # of the string that is being read
         self._is_name = False
 
-    @property
-    def in_string(self) -> bool:
-        return bool(self._quote)
-
     def read(self, text: str, at: int) -> int:
         end = len(text)
         mark = at  # text[mark:at] is valid as it stands, and not yet written
@@ -91,7 +87,7 @@ class JsonReader:
                 break
             if mended is not None:
                 if self._strict:
-                    self.refused = True
+                    self.done, self.refused = False, True
                     break
                 self._write(text[mark:at] + mended)
                 mark = stop

@@ -114,9 +114,7 @@ class Call:
         return self._ended and self.name is not None and not self.broken
 
     def take(self) -> str:
-        """What can go out and hasn't: nothing before the name is known to be declared."""
-        if self.tool is None or self._written_as != "meant":
-            return ""
+        """What can go out and hasn't. Contract: the tool is known."""
         taken = "".join(self._pieces)
         self._pieces.clear()
         return taken
@@ -125,17 +123,16 @@ class Call:
         """Arguments that came before the name become what the tool takes, once both are there."""
         if self.tool is None or not (self.begun and self._written_as != "meant"):
             return
-        if self.tool.custom == (self._written_as == "text"):
-            self._written_as = "meant"
-        elif self._ended:
-            given, self._pieces = "".join(self._pieces), []
-            self._written_as = "meant"
-            if self.tool.custom:
-                self.write(_free_text(given))
-            elif self.declared:
-                self.broken = not _write_json(given, self.write)
-            else:
-                self.write(_quoted(given))
+        written_as, self._written_as = self._written_as, "meant"
+        if self.tool.custom == (written_as == "text"):
+            return
+        given, self._pieces = "".join(self._pieces), []
+        if self.tool.custom:
+            self.write(_free_text(given))
+        elif self.declared:
+            self.broken = not _write_json(given, self.write)
+        else:
+            self.write(_quoted(given))
 
 
 _WrittenAs = Literal["meant", "object", "text"]
@@ -154,10 +151,9 @@ def _write_json(text: str, write: Write) -> bool:
 def _free_text(arguments: str) -> str:
     """A custom tool's text out of arguments that were written as JSON before its name was known."""
     given = msgspec.json.decode(arguments)
-    if isinstance(given, dict):
-        texts = [value for value in given.values() if isinstance(value, str)]
-        given = given.get(CUSTOM_PARAMETER, texts[0] if texts else arguments)
-    return given if isinstance(given, str) else arguments
+    texts = [value for value in given.values() if isinstance(value, str)]
+    text = given.get(CUSTOM_PARAMETER)
+    return text if isinstance(text, str) else texts[0] if texts else arguments
 
 
 # -- objects

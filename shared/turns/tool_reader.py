@@ -527,8 +527,6 @@ class ToolReader:
 
     def _refused(self, text: str, at: int, last: bool) -> int:
         """Where an object can't go on: its block's closer ends it, if nothing but closers lack."""
-        if at == len(text) and not last:
-            return at
         if not last and any(cut.match(text, at) for cut in _CUT_CLOSERS):
             return at
         closes = CALL_CLOSING.match(text, at) or text.startswith(FUNCTION_CLOSES, at)

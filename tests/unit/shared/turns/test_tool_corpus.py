@@ -232,7 +232,8 @@ def test_no_repair_changes_a_valid_payload(
 @given(
     st.fixed_dictionaries(
         {
-            "command": st.text(),
+            # Where it ends with a carriage return, that is one line break with the closer's.
+            "command": st.text().filter(lambda text: not text.endswith("\r")),
             "timeout": st.integers() | st.floats(allow_nan=False, allow_infinity=False),
             "env": st.dictionaries(st.text(), st.text(), max_size=3),
             "args": st.lists(st.text(), max_size=3),
@@ -317,6 +318,14 @@ def test_an_object_that_never_says_its_name_is_held_up_to_a_bound() -> None:
     text = '{"arguments": {"a": "' + "x" * MAX_HELD_CHARACTERS
     assert shown_after(reader, text) == text
     assert shown_after(reader, "y") == "y"
+
+
+def test_a_value_that_never_closes_is_held_up_to_a_bound() -> None:
+    reader = CASES[0].reader()
+    text = "<function=run>\n<parameter=timeout>\n" + "1" * (MAX_HELD_CHARACTERS + 1)
+    assert reader.feed_all([TextDelta(text)]) == []
+    assert reader.fault is not None
+    assert (reader.fault.kind, reader.fault.name) == ("malformed", "run")
 
 
 def test_values_that_are_no_text_wait_for_their_closer() -> None:
@@ -429,6 +438,26 @@ def test_indexes_go_on_after_the_calls_of_an_earlier_answer() -> None:
     events, _ = events_of(reader, texts)
     assert events[0] == ToolCallStart(2, "call_2", "ping")
     assert reader.calls == 3
+
+
+def test_the_silent_repeat_passes_calls_alone() -> None:
+    reader = ToolText("", "", (), repeat=True, silent=True).reader()
+    call = TextDelta('So:\n<tool_call>{"name": "ping", "arguments": {}}</tool_call>')
+    assert reader.feed_all([TurnStart(), ReasoningDelta("hm"), call, TurnEnd("stop")]) == [
+        TurnStart(),
+        ToolCallStart(0, "call_0", "ping"),
+        ToolCallDelta(0, "{}"),
+        ToolCallEnd(0),
+        TurnEnd("tool_calls"),
+    ]
+
+
+def test_whether_anything_was_said_is_known() -> None:
+    reader = CASES[0].reader()
+    reader.feed_all([TextDelta("\n ")])
+    assert not reader.said
+    reader.feed_all([TextDelta("So")])
+    assert reader.said
 
 
 def test_a_turn_that_ended_for_another_reason_keeps_it() -> None:

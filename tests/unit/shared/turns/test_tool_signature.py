@@ -71,16 +71,18 @@ STRING = {"type": "string"}
         ({"type": "string", "not": {"const": ""}}, '- a: string & schema {"not":{"const":""}}'),
         ({"$ref": "https://example.org/s.json"}, '- a: schema {"$ref":"https://example.org/s.json"}'),
         ({"minimum": 3}, "- a: number(≥3)"),
+        ({"$ref": "#/$defs/S", "minLength": 2}, "- a: string & string(≥2 chars)"),
     ],
 )  # fmt: skip
 def test_a_required_parameter_is_written_as(schema: Any, expected: str) -> None:
-    assert signature("a", a=schema) == expected
+    assert signature("a", a=schema, defs={"S": STRING}) == expected
 
 
 @pytest.mark.parametrize(
     ("schema", "expected"),
     [
         (STRING, "- a?"),
+        ({"type": "string", "default": None}, "- a?"),
         ({"type": "integer", "default": 3}, "- a?: int = 3"),
         ({"type": "string", "default": "x"}, '- a? = "x"'),
         ({"type": "boolean", "default": False, "description": "Why"}, "- a?: bool = false // Why"),
