@@ -21,8 +21,8 @@ pytestmark = pytest.mark.anyio
 DAY_SECONDS = 86_400
 
 
-def key(**limits: int | None) -> ApiKey:
-    return ApiKey(id="k1", name="ci", **limits)
+def key(id: str = "k1", **limits: int | None) -> ApiKey:
+    return ApiKey(id=id, name="ci", **limits)
 
 
 async def taken(store: Store, key: ApiKey, tokens: int = 10) -> Allowance:
@@ -189,3 +189,26 @@ async def test_without_redis_nothing_begins_and_nothing_ends_badly(
     meddled.before["allowance_extend"] = fail
     await mine.finish(held, used_tokens=1)
     await mine.give_back(held)
+
+
+async def test_what_is_finished_or_extended_after_it_was_given_back_stays_given_back(
+    store: Store, meddled: MeddledConnection
+) -> None:
+    limited = key(daily_token_budget=1000)
+    held = await taken(store, limited)
+    await store.allowances.give_back(held)
+    await store.allowances.finish(held, used_tokens=5)
+    assert await store.connection.ask("test", "HLEN", keys.ledger_running("k1")) == 0
+
+    mine = Allowances(meddled)
+    first, second = [await mine.take(key(id=name), tokens=0) for name in ("k1", "k2")]
+    assert isinstance(first, Allowance)
+    assert isinstance(second, Allowance)
+
+    async def end_the_other() -> None:
+        del meddled.before["allowance_extend"]
+        await mine.give_back(second)
+
+    meddled.before["allowance_extend"] = end_the_other
+    await mine.extend_all()
+    assert await store.connection.ask("test", "HLEN", keys.ledger_running("k2")) == 0

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from shared.errors import Conflict, NotFound, Unauthorized
+from shared.errors import Conflict, Forbidden, NotFound, Unauthorized
 from shared.sealing import Sealer
 from shared.store import keys
 from shared.store.api_keys import ApiKeyChanges, ApiKeys
@@ -213,3 +213,40 @@ async def test_what_is_learned_while_a_key_is_looked_up_keeps_it_out_of_the_cach
     assert (await api_keys.find(created.key)).name == "old"
     del meddled.behind["api_key_find"]
     assert (await api_keys.find(created.key)).name == "new"
+
+
+async def test_the_keys_of_the_environment_are_listed_first_and_only_it_changes_them(
+    open_store: OpenStore,
+) -> None:
+    store = open_store(api_key="sk-admin-1,sk-other-2")
+    created = (await store.api_keys.create("ci", max_streams=2)).record
+    admin, other, last = await store.api_keys.all()
+    assert [one.name for one in (admin, other, last)] == ["API_KEY 1", "API_KEY 2", "ci"]
+    assert (admin.configured, admin.admin, other.admin) == (True, True, False)
+    assert await store.api_keys.created() == [created]
+    for key_id in (admin.id, other.id):
+        with pytest.raises(Forbidden):
+            await store.api_keys.delete(key_id)
+        with pytest.raises(Forbidden):
+            await store.api_keys.change(key_id, ApiKeyChanges(max_streams=1))
+
+
+async def test_a_key_is_known_by_its_id_wherever_it_comes_from(open_store: OpenStore) -> None:
+    store = open_store(api_key="sk-admin-1")
+    created = (await store.api_keys.create("ci", max_streams=2)).record
+    [admin, _] = await store.api_keys.all()
+    assert await store.api_keys.known(created.id) == created
+    assert await store.api_keys.known(admin.id) == admin
+    await store.api_keys.delete(created.id)
+    assert await store.api_keys.known(created.id) is None
+
+
+async def test_a_key_of_the_environment_says_when_it_was_last_used(open_store: OpenStore) -> None:
+    store = open_store(api_key="sk-admin-1")
+    [before] = await store.api_keys.all()
+    await store.api_keys.find("sk-admin-1")
+    await store.api_keys.look()
+    [after] = await store.api_keys.all()
+    assert before.last_used_at is None
+    assert after.last_used_at is not None
+    assert abs(after.last_used_at - time.time()) < 5
