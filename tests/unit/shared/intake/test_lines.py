@@ -1,5 +1,7 @@
 """Plain lines: what is an account, what is none and why."""
 
+import tracemalloc
+
 import pytest
 
 from shared.intake.lines import LONGEST_LINE_BYTES, BatchLine, InvalidLine, Line, PlainLines
@@ -36,7 +38,13 @@ def test_a_line_is_split_at_its_first_colon_and_its_last_bar(
         (b"no-at:pw", "no e-mail"),
         (b"a@b.c:", "no password"),
         (b"a b@c.d:pw", "a blank"),
-        (b"a@b.c:p\0w", "a control character in the password"),
+        (b"a@b.c:p\x07w", "a control character in the password"),
+        (b"a@b.c:p\0w", "a NUL byte"),
+        (b"a@b@c:pw", "no e-mail"),
+        (b"a|b@c.d:pw", "a character in the e-mail"),
+        (b"a@b.c:" + b"x" * 1001, "longer than 1000"),
+        ("a@b.c:p\ufffdw".encode(), "U+FFFD"),
+        (b"a@b.c:pw|http://h:1\x1b", "a control character in the proxy"),
         (b"\xff@b.c:pw", "not valid UTF-8"),
         (b"a@b.c:" + b"x" * LONGEST_LINE_BYTES, "longer than"),
         (b"a" * 300 + b"@b.c:pw", "longer than 254"),
@@ -62,11 +70,15 @@ def test_any_cut_of_the_bytes_gives_the_same_lines(cut: int) -> None:
     assert read(data, cut=cut) == read(data)
 
 
-def test_of_a_line_that_is_too_long_nothing_is_kept() -> None:
-    reader = PlainLines()
-    for _ in range(100):
-        assert list(reader.feed(b"x" * 100_000)) == []
-        assert len(reader._begun) <= LONGEST_LINE_BYTES
+def test_of_a_line_of_10_mb_nothing_is_kept() -> None:
+    reader, piece = PlainLines(), b"x" * 64_000
+    tracemalloc.start()
+    try:
+        for _ in range(160):
+            assert list(reader.feed(piece)) == []
+        assert tracemalloc.get_traced_memory()[1] < 500_000
+    finally:
+        tracemalloc.stop()
     [bad, good] = [*reader.feed(b"\na@b.c:pw\n"), *reader.close()]
     assert isinstance(bad, InvalidLine)
     assert isinstance(good, BatchLine)
