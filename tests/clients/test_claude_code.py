@@ -166,6 +166,19 @@ def test_a_model_is_chosen_by_its_own_name(stack: Stack, agent: Agent) -> None:
     assert turn["body"]["model"].startswith("qwen3-max")
 
 
+@pytest.mark.shows("ANTHROPIC_DEFAULT_HAIKU_MODEL for small tasks")
+def test_a_small_task_has_a_model_of_its_own(stack: Stack, agent: Agent) -> None:
+    told = {"description": "Look", "prompt": "Find the needle.", "model": "haiku"}
+    call = tool_call("Agent", subagent_type="general-purpose", **told)
+    script(stack, TASK, call, "In the barn.")
+    answer = answer_of(run(agent, stack, TASK, ANTHROPIC_DEFAULT_HAIKU_MODEL="qwen3-max"))
+    assert answer == "In the barn."
+    asked = [
+        turn["body"]["model"].startswith("qwen3-max") for turn in stack.sim.recorded("completions")
+    ]
+    assert asked == [False, True, False]
+
+
 @pytest.mark.shows("--json-schema")
 def test_an_answer_in_a_schema(stack: Stack, agent: Agent) -> None:
     schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
