@@ -97,6 +97,8 @@ def found(lines: list[Line]) -> list[tuple[str, str]]:
 
 
 COUNT = 100_000
+WATCHED_FROM = 90_000
+"""Tracing is slow: from here on a reader that keeps anything would grow by megabytes."""
 LONG_LINE = [b"a@b.c:pw\n", *[b"x" * 65_536] * 160, b"\n", b"b@b.c:pw"]
 
 
@@ -120,16 +122,17 @@ def long_file(form: Form) -> Iterator[bytes]:
 @pytest.mark.parametrize("form", ["lines", "csv", "json"])
 def test_100_000_lines_never_lie_in_memory_together(form: Form) -> None:
     intake, count = Intake(form), 0
-    tracemalloc.start()
     try:
         for chunk in long_file(form):
+            if count >= WATCHED_FROM and not tracemalloc.is_tracing():
+                tracemalloc.start()
             count += sum(isinstance(line, BatchLine) for line in intake.feed(chunk))
         count += sum(isinstance(line, BatchLine) for line in intake.close())
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert count == COUNT
-    assert peak_bytes < 1_000_000
+    assert peak_bytes < 500_000
 
 
 @pytest.mark.parametrize(
