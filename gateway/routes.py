@@ -29,6 +29,7 @@ ROUTES: list[BaseRoute] = [
     *ADMIN_ROUTES,  # `/` and `/admin/…`, the operator's pages
     Route("/api/accounts", accounts.list_accounts),
     Route("/api/accounts", accounts.create_account, methods=["POST"]),
+    Route("/api/accounts/refresh", accounts.refresh_accounts, methods=["POST"]),
     Route("/api/accounts/{email}", accounts.show_account),
     Route("/api/accounts/{email}", accounts.change_account, methods=["PATCH"]),
     Route("/api/accounts/{email}", accounts.delete_account, methods=["DELETE"]),

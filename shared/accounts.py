@@ -9,7 +9,7 @@ import logging
 import time
 
 from shared import metrics
-from shared.errors import AccountDead, Conflict, GatewayError, UpstreamBlocked, UpstreamBusy
+from shared.errors import AccountDead, Conflict, GatewayError, LoginsCrowded, UpstreamBlocked
 from shared.settings import parse_accounts
 from shared.store.accounts import account_id
 from shared.store.leases import Lease
@@ -64,9 +64,9 @@ class Accounts:
 
         Raises:
             Conflict: there is one with this e-mail address, or somebody is just adding it.
-            LoginFailed: the upstream doesn't let it log in (`AccountDead`: and never will).
+            LoginFailed: the upstream doesn't let it log in (`AccountDead`: and never will), or
+                too many logins wait for this egress (`LoginsCrowded`).
             UpstreamBlocked: the firewall refuses this egress.
-            UpstreamBusy: too many logins wait for this egress.
             StoreUnavailable: Redis did not answer.
         """
         accounts, logins = self._store.accounts, self._store.logins
@@ -79,18 +79,18 @@ class Accounts:
         )
         if isinstance(claim, Wait):
             if claim.spaced:
-                raise UpstreamBusy(
-                    "Too many logins wait for this egress address",
-                    pause_seconds=claim.milliseconds / 1000 - LOGIN_WAIT_SECONDS,
-                )
+                raise LoginsCrowded(retry_after_seconds=max(1, claim.milliseconds / 1000))
             raise Conflict("Somebody is just adding this account")
         token = await self._sign_in(claim)
         await asyncio.shield(asyncio.ensure_future(self._add(claim, token)))
 
-    async def refresh(self, email: str) -> None:
+    async def refresh(self, email: str, *, wait_seconds: float = LOGIN_WAIT_SECONDS) -> None:
         """The account has a new access token; whoever is just logging it in does it for us, too.
 
         An operator asks for it: a dead account is tried, and alive when that goes well.
+
+        Args:
+            wait_seconds: for its turn to log in.
 
         Raises:
             NotFound: there is none.
@@ -100,7 +100,7 @@ class Accounts:
         answer = await self._store.logins.claim_or_wait(
             account,
             rejected_version=await self._store.logins.token_version(account),
-            wait_seconds=LOGIN_WAIT_SECONDS,
+            wait_seconds=wait_seconds,
             by_hand=True,
         )
         if isinstance(answer, Claim):

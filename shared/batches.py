@@ -22,6 +22,7 @@ from shared.accounts import EGRESS_REST, TOKEN_MARGIN_SECONDS, Accounts
 from shared.errors import (
     AccountDead,
     GatewayError,
+    LoginsCrowded,
     LoginsTooFast,
     NoAccount,
     NotFound,
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 MOST_TRIES: Final = 3
 # Before the second try of a line; twice as long before the third.
 TRY_AGAIN_SECONDS: Final = 2.0
+# How long a line of a refresh stands in line for its egress: well within the life of its claim.
+REFRESH_WAIT_SECONDS: Final = 5.0
 # How long an egress pauses that the upstream finds too fast, when it doesn't say.
 PAUSE_SECONDS: Final = 3.0
 
@@ -101,7 +104,7 @@ class LineWork:
     async def _token(self, claim: Claim) -> AccessToken | None:
         """A new token for an account that is to be stored; None when it has one already."""
         if claim.kind == "refresh":
-            await self._accounts.refresh(claim.email)
+            await self._accounts.refresh(claim.email, wait_seconds=REFRESH_WAIT_SECONDS)
             return None
         line = claim.input
         if line is None:
@@ -134,6 +137,8 @@ class LineWork:
             case UpstreamBlocked():
                 log.warning("a batch's egress rests", extra=_names(claim))
                 return lambda: batches.again(claim, egress_rest=self._egress_rest)
+            case LoginsCrowded():
+                return lambda: batches.again(claim, delay_seconds=REFRESH_WAIT_SECONDS)
             case LoginsTooFast():
                 return self._slowing(claim, error.told_seconds)
             case UpstreamBusy():

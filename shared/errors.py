@@ -28,6 +28,7 @@
     │  ├─ TokenRejected               502   the access token is dead: renew it, then repeat
     │  ├─ ChatGone                    502   the upstream lost the chat: open a new one
     │  └─ LoginFailed                 502   this account can't log in now
+    │     ├─ LoginsCrowded            502   so many others log in through its egress before it
     │     ├─ LoginsTooFast            502   nor can others: it wants them farther apart
     │     └─ AccountDead              502   and never will until an operator mends it
     ├─ AccountsExhausted              429   every account is spent for this capability
@@ -278,6 +279,10 @@ class LoginsTooFast(LoginFailed):
             retry_after_seconds=60 if told_seconds is None else max(1, told_seconds),
         )
         self.told_seconds = told_seconds
+
+
+class LoginsCrowded(LoginFailed):
+    """This account waits for its turn to log in."""
 
 
 class AccountDead(LoginFailed):

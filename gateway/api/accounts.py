@@ -12,8 +12,16 @@ from starlette.responses import Response
 
 from gateway.api.account_view import explained, views
 from gateway.api.answers import json_answer, limit_of, read_json
+from gateway.api.batches import begun
 from gateway.resources import Resources, resources_of
-from shared.errors import BadRequest, LoginFailed, LoginRefused
+from shared.errors import (
+    BadRequest,
+    GatewayError,
+    LoginFailed,
+    LoginRefused,
+    LoginsCrowded,
+    UpstreamBusy,
+)
 from shared.store.accounts import STATES, AccountChanges, State
 from shared.upstream.dial import ProxyAddress
 
@@ -43,8 +51,13 @@ class _Changes(msgspec.Struct):
     password: _Password | UnsetType = UNSET
 
 
+class _Threshold(msgspec.Struct):
+    threshold_hours: Annotated[float, Meta(ge=0)] = 24.0
+
+
 NEW_ACCOUNT = msgspec.json.Decoder(NewAccount)
 _changes = msgspec.json.Decoder(_Changes)
+_threshold = msgspec.json.Decoder(_Threshold)
 
 
 async def list_accounts(request: Request) -> Response:
@@ -110,6 +123,25 @@ async def delete_account(request: Request) -> Response:
     return Response(status_code=204)
 
 
+async def refresh_accounts(request: Request) -> Response:
+    """`POST /api/accounts/refresh` `{threshold_hours?}` → 202 `Batch` of the kind `refresh`.
+
+    Of every account that isn't disabled or dead and whose token lapses within that time (24 h), or
+    that has none.
+    """
+    resources = resources_of(request)
+    await resources.gate.identify_admin(request)
+    asked = await read_json(request, _threshold)
+    due = await resources.store.accounts.due_for_refresh(
+        within_seconds=asked.threshold_hours * 3600
+    )
+    batches = resources.store.batches
+    batch_id = await batches.open("refresh")
+    await batches.add_accounts(batch_id, due)
+    await batches.start(batch_id)
+    return await begun(resources, batch_id)
+
+
 async def refresh_account(request: Request) -> Response:
     """`POST /api/accounts/{email}/refresh`: a new access token now."""
     resources = resources_of(request)
@@ -141,7 +173,7 @@ async def create(resources: Resources, asked: NewAccount) -> None:
     try:
         await resources.accounts.add(asked.email, asked.password, proxy=asked.proxy or "")
     except LoginFailed as error:
-        raise _refused(error) from error
+        raise _told(error) from error
 
 
 async def refresh(resources: Resources, email: str) -> None:
@@ -154,7 +186,7 @@ async def refresh(resources: Resources, email: str) -> None:
     try:
         await resources.accounts.refresh(email)
     except LoginFailed as error:
-        raise _refused(error) from error
+        raise _told(error) from error
 
 
 def state_of(text: str | None) -> State | None:
@@ -176,9 +208,11 @@ async def _show(resources: Resources, email: str, *, status: int = 200) -> Respo
     return json_answer(view, status=status)
 
 
-def _refused(error: LoginFailed) -> LoginRefused:
+def _told(error: LoginFailed) -> GatewayError:
     """What a turn would hide behind other accounts is an operator's very question."""
-    return LoginRefused(error.message, retry_after_seconds=error.retry_after_seconds)
+    if isinstance(error, LoginsCrowded):
+        return UpstreamBusy(error.message, pause_seconds=error.retry_after_seconds or 1)
+    return LoginRefused(error.message)
 
 
 def _check_proxy(proxy: str | UnsetType | None) -> None:

@@ -1,8 +1,9 @@
 """`/api/batches`: put one down, watch it, steer it, read what became of each line."""
 
 import asyncio
+import codecs
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 import msgspec
@@ -10,39 +11,49 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from gateway.api.answers import json_answer, limit_of
+from gateway.api.settings import author_of
 from gateway.bodies import read_body
 from gateway.dialects.body import read_body as decode_body
 from gateway.resources import Resources, resources_of
-from shared import imports, jobs
+from shared import imports, jobs, takeover
 from shared.errors import BadRequest, NotFound, StoreUnavailable
-from shared.intake.lines import Line, PlainLines
+from shared.intake.formats import Form, Intake, form_of
+from shared.intake.lines import Line
 
 # How often somebody who watches is told what has changed.
 LOOK_SECONDS: Final = 0.5
 
 
 class _Body(msgspec.Struct):
-    accounts: str
+    accounts: msgspec.Raw
     dry_run: bool = False
 
 
 _body = msgspec.json.Decoder(_Body)
+# Its items are read one by one: here it is only found to be JSON.
+_any_list = msgspec.json.Decoder(msgspec.Raw)
 
 
 async def create_batch(request: Request) -> Response:
-    """`POST /api/batches` → 202 `Batch`; with `dry_run` 200 and what would become of each line."""
+    """`POST /api/batches` → 202 `Batch`; with `dry_run` 200 and what would become of each line.
+
+    The settings and API keys of a Qwen2API data.json are taken over, too; the log says which.
+    """
     resources = resources_of(request)
-    await resources.gate.identify_admin(request)
-    lines, dry_run = _read(
+    admin = await resources.gate.identify_admin(request)
+    given = _given(
         await read_body(
             request.scope, request.receive, max_bytes=resources.settings.max_body_bytes
         ),
         request,
     )
-    if dry_run:
-        return json_answer(await _dry_run(resources, lines))
-    batch_id = await imports.put_down(resources.store.batches, lines)
-    return await _begun(resources, batch_id)
+    if given.dry_run:
+        return json_answer(await _dry_run(resources, given.lines()))
+    batch_id = await imports.put_down(resources.store.batches, given.lines())
+    if given.settings:
+        author = author_of(request, admin)
+        await takeover.take_over(resources.store, given.settings, by=author)
+    return await begun(resources, batch_id)
 
 
 async def list_batches(request: Request) -> Response:
@@ -113,17 +124,17 @@ async def retry(request: Request) -> Response:
     await resources.gate.identify_admin(request)
     batch_id = request.path_params["id"]
     await resources.store.batches.retry(batch_id)
-    return await _begun(resources, batch_id)
+    return await begun(resources, batch_id)
 
 
-async def _begun(resources: Resources, batch_id: str) -> Response:
+async def begun(resources: Resources, batch_id: str) -> Response:
     """202 with the batch; somebody does its lines from now on."""
     for step in jobs.pump_steps(resources.settings.worker_processes):
         await resources.store.due.add(step)
     return json_answer(await resources.store.batches.get(batch_id), status=202)
 
 
-async def _dry_run(resources: Resources, lines: Iterable[Line]) -> dict[str, object]:
+async def _dry_run(resources: Resources, lines: AsyncIterator[Line]) -> dict[str, object]:
     found = [line async for line in imports.dry_run(resources.store.batches, lines)]
     counts = {
         status: sum(line.status == status for line in found)
@@ -132,25 +143,61 @@ async def _dry_run(resources: Resources, lines: Iterable[Line]) -> dict[str, obj
     return {"total": len(found), **counts, "lines": found}
 
 
-def _read(body: bytes, request: Request) -> tuple[Iterator[Line], bool]:
-    """The lines of the body, and whether they are only looked at."""
+class _Given:
+    """What was sent: lines of any form, and whether they are only looked at."""
+
+    def __init__(self, body: bytes, *, form: Form | None, dry_run: bool) -> None:
+        self.dry_run = dry_run
+        self._intake = Intake(form)
+        self._lines = self._read(body)
+        self._first = next(self._lines, None)
+        if self._first is None:
+            raise BadRequest("accounts: no lines were given", param="accounts")
+
+    @property
+    def settings(self) -> bytes:
+        """Those of a data.json, once all lines were read."""
+        return self._intake.settings
+
+    async def lines(self) -> AsyncIterator[Line]:
+        """Read from the body as they are asked for."""
+        if self._first is not None:
+            yield self._first
+        for line in self._lines:
+            yield line
+
+    def _read(self, body: bytes) -> Iterator[Line]:
+        for start in range(0, len(body), _CHUNK_BYTES):
+            yield from self._intake.feed(body[start : start + _CHUNK_BYTES])
+        yield from self._intake.close()
+
+
+def _given(body: bytes, request: Request) -> _Given:
+    """
+    Raises:
+        BadRequest: no JSON although it says so, or nothing in it.
+    """
     dry_run = request.query_params.get("dry_run", "").lower() in ("1", "true")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json":
-        read = decode_body(body, _body)
-        body, dry_run = read.accounts.encode(), dry_run or read.dry_run
-    if not body.strip():
-        raise BadRequest("accounts: no lines were given", param="accounts")
-    return _lines(body), dry_run
+    body = body.removeprefix(codecs.BOM_UTF8)
+    form = _FORMS.get(kind) or form_of(body[:_CHUNK_BYTES], ended=len(body) <= _CHUNK_BYTES)
+    if form == "json":
+        if not body.lstrip().startswith(b"["):
+            dry_run = _read_object(body).dry_run or dry_run
+        else:
+            decode_body(body, _any_list)
+    return _Given(body, form=None if form == "lines" else form, dry_run=dry_run)
 
 
-def _lines(body: bytes) -> Iterator[Line]:
-    reader = PlainLines()
-    for start in range(0, len(body), _CHUNK_BYTES):
-        yield from reader.feed(body[start : start + _CHUNK_BYTES])
-    yield from reader.close()
+def _read_object(body: bytes) -> _Body:
+    read = decode_body(body, _body)
+    if bytes(read.accounts)[:1] not in (b'"', b"["):
+        raise BadRequest("accounts: expected string or array", param="accounts")
+    return read
 
 
+# What else is sent is looked at: `curl -d` calls everything a form.
+_FORMS: Final[dict[str, Form]] = {"application/json": "json", "text/csv": "csv"}
 _CHUNK_BYTES: Final = 64 * 1024
 
 

@@ -277,19 +277,18 @@ class Accounts:
             )
         )
 
-    async def due_for_refresh(self, *, within_seconds: float, limit: int = 500) -> Sequence[str]:
-        """Accounts whose token lapses within that time or that have none; for the refresher.
+    async def due_for_refresh(self, *, within_seconds: float) -> list[str]:
+        """Accounts whose token lapses within that time or that have none, when an operator asks.
 
-        Reads every account, a stretch at a time: a job's work, not a request's.
+        Not those that are disabled or dead. Script: account_due.lua
         """
         due: list[str] = []
         after = ""
-        while len(due) < limit:
+        while True:
             ids, after = await self._scan(after, "", "", _IMPORT_LOOK)
             due += await self._connection.run("account_due", keys.POOL, int(within_seconds), *ids)
             if not after:
-                break
-        return due[:limit]
+                return due
 
     async def lapsing(
         self, *, lead_seconds: float, least_seconds: float, pause_seconds: float

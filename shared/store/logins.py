@@ -29,6 +29,7 @@ from shared.errors import (
     Conflict,
     GatewayError,
     LoginFailed,
+    LoginsCrowded,
     NoAccount,
     NotFound,
     UpstreamBlocked,
@@ -211,7 +212,8 @@ class Logins:
         """Like `claim`, but waits while another one logs in.
 
         Raises:
-            LoginFailed: nobody finished within `wait_seconds`, or as `claim`.
+            LoginsCrowded: nobody finished, or its turn does not come, within `wait_seconds`.
+            others: as `claim`.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + wait_seconds
@@ -232,10 +234,8 @@ class Logins:
                 if not isinstance(answer, Wait):
                     return answer
                 if answer.spaced or left <= 0:
-                    raise LoginFailed(
-                        "This account waits for its turn to log in.",
-                        retry_after_seconds=max(1, answer.milliseconds / 1000),
-                    )
+                    pause = max(1, answer.milliseconds / 1000)
+                    raise LoginsCrowded(retry_after_seconds=pause)
                 if not listening:  # and look once more: it may have ended before we listened
                     self._waiting.setdefault(account, set()).add(woken)
                     await self._subscriber.start()
