@@ -143,6 +143,7 @@ class ToolReader:
         self._after_call = False  # nothing but blanks since the newest call
         self._data = JsonReader(_forget, strict=True)
         self._again = ""  # read before, to be read once more in another state
+        self._again_ends = 0  # where that ends in the text being read: no object in it is a call
         # the block of calls that is being read
         self._opener = ""  # what began it
         self._raw: list[str] = []  # what came behind the opener, until a call starts
@@ -230,9 +231,9 @@ class ToolReader:
     def _end_turn(self, end: TurnEnd) -> None:
         self._read("", last=True)
         self._finish()
-        while self._again:
-            again, self._again = self._again, ""
-            self._read(again, last=True)
+        if self._again:
+            self._tail, self._again, self._again_ends = self._again, "", len(self._again)
+            self._read("", last=True)
             self._finish()
         if self._is_over:
             return
@@ -258,12 +259,14 @@ class ToolReader:
             state = self._state
             stop = state(text, at, last)
             if self._again:
-                text, at, self._again = self._again + text[stop:], 0, ""
+                text, at = self._again + text[stop:], 0
+                self._again, self._again_ends = "", len(self._again)
                 continue
             if stop == at and self._state == state:
                 break
             at = stop
         self._tail = text[at:]
+        self._again_ends = max(0, self._again_ends - at)
 
     def _finish(self) -> None:
         """The answer is over: what is open is whole as it stands, or it is broken."""
@@ -299,7 +302,7 @@ class ToolReader:
                     self._say(text[at:behind])
                     at = behind
                     continue
-                if text[at] in "{[":
+                if text[at] in "{[" and at >= self._again_ends:
                     self._begin_block("", tentative=True)
                     return at
                 if text[at] in "`~":

@@ -1,6 +1,7 @@
 """The corpus of tool texts, each read whole and cut in every way."""
 
 import json
+import time
 from collections.abc import Iterable
 from itertools import combinations, pairwise
 from typing import Any, Literal
@@ -465,3 +466,32 @@ def test_a_turn_that_ended_for_another_reason_keeps_it() -> None:
     events = reader.feed_all([TextDelta("No."), TurnEnd("content_filter")])
     assert events[-1] == TurnEnd("content_filter")
     assert folded(events, reader) == ('text "No."', "end content_filter")
+
+
+# -- time
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<" * 100_000,
+        "{\n" * 50_000,
+        "a " + "<tool_call>" * 10_000,
+        '{"arguments":\n' * 8_000,
+        "{\"arguments\":{'x':\n" * 6_000,
+        "a\n" + '```json\n{"name": "ping", "arguments": {}}\n```\n' * 2_500 + "b",
+        "<function=write_file>\n<parameter=content>\n" + "\n<parameter=x>" * 8_000,
+        "<function=write_file>\n<parameter=content>\n" + "\n</parameter>x" * 8_000,
+        "<function=run>\n<parameter=timeout>\n" + "1" * 100_000,
+        "`<tool_call>" * 9_000,
+        "`" * 100_000,
+        " " * 100_000 + "a",
+    ],
+    ids=lambda text: text[:24],
+)
+def test_no_text_takes_more_than_linear_time(text: str) -> None:
+    """100 KB in at most a second or so; a quadratic reader takes minutes, and the loop with it."""
+    for size in (7, len(text)):
+        started = time.perf_counter()
+        events_of(CASES[0].reader(), [text[at : at + size] for at in range(0, len(text), size)])
+        assert time.perf_counter() - started < 10
