@@ -6,7 +6,7 @@ was seen, only its e-mail address is remembered, to know it when it comes again.
 Knows: lines and the pool. Does not know: formats, who asks, how a line is done.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Final
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from shared.intake.lines import BatchLine, InvalidLine, Line
 from shared.store.accounts import account_id
 from shared.store.batches import Batches, Refused
+from shared.upstream.dial import ProxyAddress
 
 _PIECE: Final = 500
 
@@ -27,7 +28,7 @@ class DryLine(msgspec.Struct, frozen=True):
     message: str = ""
 
 
-async def put_down(batches: Batches, lines: Iterable[Line]) -> str:
+async def put_down(batches: Batches, lines: AsyncIterable[Line]) -> str:
     """There is a batch of these lines, to be done from now on; returns its id."""
     batch_id = await batches.open("import")
     async for piece in _sorted(batches, lines):
@@ -36,7 +37,7 @@ async def put_down(batches: Batches, lines: Iterable[Line]) -> str:
     return batch_id
 
 
-async def dry_run(batches: Batches, lines: Iterable[Line]) -> AsyncIterator[DryLine]:
+async def dry_run(batches: Batches, lines: AsyncIterable[Line]) -> AsyncIterator[DryLine]:
     """What would become of each line; nothing is stored."""
     async for piece in _sorted(batches, lines):
         for line in piece:
@@ -47,10 +48,10 @@ async def dry_run(batches: Batches, lines: Iterable[Line]) -> AsyncIterator[DryL
 
 
 async def _sorted(
-    batches: Batches, lines: Iterable[Line]
+    batches: Batches, lines: AsyncIterable[Line]
 ) -> AsyncIterator[list[BatchLine | Refused]]:
     seen: dict[str, int] = {}
-    for piece in _pieces(lines):
+    async for piece in _pieces(lines):
         ids = [account_id(line.email) for line in piece if isinstance(line, BatchLine)]
         existing = await batches.existing(ids)
         yield [_sort(line, seen, existing) for line in piece]
@@ -58,7 +59,9 @@ async def _sorted(
 
 def _sort(line: Line, seen: dict[str, int], existing: set[str]) -> BatchLine | Refused:
     if isinstance(line, InvalidLine):
-        return Refused(number=line.number, email=line.email, status="invalid", reason=line.reason)
+        return _invalid(line, line.reason)
+    if line.proxy and not ProxyAddress.accepts(line.proxy):
+        return _invalid(line, "the proxy is no scheme://[user:password@]host[:port]")
     account = account_id(line.email)
     first = seen.setdefault(account, line.number)
     if first != line.number:
@@ -68,15 +71,19 @@ def _sort(line: Line, seen: dict[str, int], existing: set[str]) -> BatchLine | R
     return line
 
 
+def _invalid(line: Line, reason: str) -> Refused:
+    return Refused(number=line.number, email=line.email, status="invalid", reason=reason)
+
+
 def _skipped(line: BatchLine, reason: str) -> Refused:
     return Refused(
         number=line.number, email=account_id(line.email), status="skipped", reason=reason
     )
 
 
-def _pieces(lines: Iterable[Line]) -> Iterator[list[Line]]:
+async def _pieces(lines: AsyncIterable[Line]) -> AsyncIterator[list[Line]]:
     piece: list[Line] = []
-    for line in lines:
+    async for line in lines:
         piece.append(line)
         if len(piece) == _PIECE:
             yield piece

@@ -137,6 +137,15 @@ class ApiKeys:
         await self._write(key_id, expected="", record=_encode(record))
         return NewApiKey(record, key)
 
+    async def adopt(self, key: str, name: str) -> bool:
+        """A key that callers have already holds here, too; False when it did before."""
+        ids = self._ids(key)
+        now, texts = await self._read(ids)
+        if ids[0] in self._configured or any(text is not None for text in texts):
+            return False
+        record = ApiKey(id=ids[0], name=name, prefix=key[:6], created_at=now)
+        return await self._write(ids[0], expected="", record=_encode(record))
+
     async def all(self) -> list[ApiKey]:
         """Those of `API_KEY` as they stand there, then the created ones, oldest first."""
         configured = sorted(self._configured.values(), key=lambda key: _number(key.name))
