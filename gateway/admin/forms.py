@@ -15,14 +15,14 @@ LARGEST_FORM_BYTES = 100_000
 _MOST_FIELDS = 100
 
 
-async def read_form(request: Request) -> dict[str, str]:
+async def read_form(request: Request, *, max_bytes: int = LARGEST_FORM_BYTES) -> dict[str, str]:
     """Name → value, trimmed; of a name that comes twice the last.
 
     Raises:
         BadRequest: not a form, or one that nobody of ours sends.
-        PayloadTooLarge: longer than 100 kB.
+        PayloadTooLarge: longer than `max_bytes`.
     """
-    body = await read_body(request.scope, request.receive, max_bytes=LARGEST_FORM_BYTES)
+    body = await read_body(request.scope, request.receive, max_bytes=max_bytes)
     try:
         pairs = urllib.parse.parse_qsl(
             body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict"

@@ -2,13 +2,18 @@
 
 from starlette.routing import BaseRoute, Route
 
-from gateway.admin import actions, login, pages, rendering, settings
+from gateway.admin import actions, batches, login, pages, rendering, settings
 
 ADMIN_ROUTES: list[BaseRoute] = [
     Route("/", pages.lead_in),
     Route("/admin", pages.lead_in),
     Route("/admin/", pages.show_overview),
     Route("/admin/accounts", pages.show_accounts),
+    Route("/admin/batches", batches.show_batches),
+    Route("/admin/batches", batches.create_batch, methods=["POST"]),
+    Route("/admin/batches/{id}", batches.show_batch),
+    Route("/admin/batches/{id}/cancel", batches.cancel, methods=["POST"]),
+    Route("/admin/batches/{id}/retry", batches.retry, methods=["POST"]),
     Route("/admin/keys", pages.show_keys),
     Route("/admin/keys", actions.create_key, methods=["POST"]),
     Route("/admin/keys/{id}/delete", actions.delete_key, methods=["POST"]),

@@ -19,6 +19,8 @@ from shared import imports, jobs, takeover
 from shared.errors import BadRequest, NotFound, StoreUnavailable
 from shared.intake.formats import Form, Intake, form_of
 from shared.intake.lines import Line
+from shared.store.batches import Batch
+from shared.store.settings import Author
 
 # How often somebody who watches is told what has changed.
 LOOK_SECONDS: Final = 0.5
@@ -41,19 +43,14 @@ async def create_batch(request: Request) -> Response:
     """
     resources = resources_of(request)
     admin = await resources.gate.identify_admin(request)
-    given = _given(
-        await read_body(
-            request.scope, request.receive, max_bytes=resources.settings.max_body_bytes
-        ),
-        request,
+    body = await read_body(
+        request.scope, request.receive, max_bytes=resources.settings.max_body_bytes
     )
-    if given.dry_run:
+    given = given_of(body, content_type=request.headers.get("content-type", ""))
+    if given.dry_run or request.query_params.get("dry_run", "").lower() in ("1", "true"):
         return json_answer(await _dry_run(resources, given.lines()))
-    batch_id = await imports.put_down(resources.store.batches, given.lines())
-    if given.settings:
-        author = author_of(request, admin)
-        await takeover.take_over(resources.store, given.settings, by=author)
-    return await begun(resources, batch_id)
+    batch = await put_down(resources, given, by=author_of(request, admin))
+    return json_answer(batch, status=202)
 
 
 async def list_batches(request: Request) -> Response:
@@ -122,16 +119,37 @@ async def retry(request: Request) -> Response:
     """
     resources = resources_of(request)
     await resources.gate.identify_admin(request)
-    batch_id = request.path_params["id"]
+    return json_answer(await begin_again(resources, request.path_params["id"]), status=202)
+
+
+async def put_down(resources: Resources, given: "Given", *, by: Author) -> Batch:
+    """A batch of these lines; settings and keys that came with them are taken over."""
+    batch_id = await imports.put_down(resources.store.batches, given.lines())
+    if given.settings:
+        await takeover.take_over(resources.store, given.settings, by=by)
+    return await begin(resources, batch_id)
+
+
+async def begin_again(resources: Resources, batch_id: str) -> Batch:
+    """The batch, with its failed lines waiting again.
+
+    Raises:
+        NotFound: there is none.
+    """
     await resources.store.batches.retry(batch_id)
-    return await begun(resources, batch_id)
+    return await begin(resources, batch_id)
 
 
 async def begun(resources: Resources, batch_id: str) -> Response:
     """202 with the batch; somebody does its lines from now on."""
+    return json_answer(await begin(resources, batch_id), status=202)
+
+
+async def begin(resources: Resources, batch_id: str) -> Batch:
+    """The batch; somebody does its lines from now on."""
     for step in jobs.pump_steps(resources.settings.worker_processes):
         await resources.store.due.add(step)
-    return json_answer(await resources.store.batches.get(batch_id), status=202)
+    return await resources.store.batches.get(batch_id)
 
 
 async def _dry_run(resources: Resources, lines: AsyncIterator[Line]) -> dict[str, object]:
@@ -143,7 +161,7 @@ async def _dry_run(resources: Resources, lines: AsyncIterator[Line]) -> dict[str
     return {"total": len(found), **counts, "lines": found}
 
 
-class _Given:
+class Given:
     """What was sent: lines of any form, and whether they are only looked at."""
 
     def __init__(self, body: bytes, *, form: Form | None, dry_run: bool) -> None:
@@ -172,21 +190,22 @@ class _Given:
         yield from self._intake.close()
 
 
-def _given(body: bytes, request: Request) -> _Given:
-    """
+def given_of(body: bytes, *, content_type: str = "") -> Given:
+    """The lines of a body in any form.
+
     Raises:
         BadRequest: no JSON although it says so, or nothing in it.
     """
-    dry_run = request.query_params.get("dry_run", "").lower() in ("1", "true")
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    dry_run = False
+    kind = content_type.partition(";")[0].strip().lower()
     body = body.removeprefix(codecs.BOM_UTF8)
     form = _FORMS.get(kind) or form_of(body[:_CHUNK_BYTES], ended=len(body) <= _CHUNK_BYTES)
     if form == "json":
         if not body.lstrip().startswith(b"["):
-            dry_run = _read_object(body).dry_run or dry_run
+            dry_run = _read_object(body).dry_run
         else:
             decode_body(body, _any_list)
-    return _Given(body, form=None if form == "lines" else form, dry_run=dry_run)
+    return Given(body, form=None if form == "lines" else form, dry_run=dry_run)
 
 
 def _read_object(body: bytes) -> _Body:

@@ -36,7 +36,13 @@ PAGES = sorted(
         if isinstance(route, Route) and "GET" in (route.methods or ()) and "{" not in route.path
     }
 )
-BEHIND_THE_LOGIN = ["/admin/", "/admin/accounts", "/admin/keys", "/admin/settings"]
+BEHIND_THE_LOGIN = [
+    "/admin/",
+    "/admin/accounts",
+    "/admin/batches",
+    "/admin/keys",
+    "/admin/settings",
+]
 
 
 @pytest.fixture(scope="module")

@@ -315,6 +315,39 @@ def test_the_metric_counts_lines_exactly(stack: Stack, batches: Batches) -> None
     }
 
 
+# -- the page
+
+
+@pytest.mark.usefixtures("running")
+def test_a_batch_is_put_down_watched_and_retried_on_a_page(stack: Stack, batches: Batches) -> None:
+    lines = add_accounts(stack.sim, 3, name="page")
+    stack.sim.config(latency_ms={"signin": 1_500})
+    with httpx.Client(base_url=stack.url, follow_redirects=True, timeout=10) as client:
+        client.post("/admin/login", data={"key": stack.admin_key})
+        page = client.get("/admin/batches").text
+        token = page.partition('name="csrf_token" value="')[2].partition('"')[0]
+        refused = client.post("/admin/batches", data={"accounts": lines[0]})
+        assert refused.status_code == 403
+        refused = client.post("/admin/batches", data={"accounts": " ", "csrf_token": token})
+        assert (refused.status_code, "no lines were given" in refused.text) == (400, True)
+        text = "\r\n".join([*lines, "page-x@example.org:wrong<b>", "nothing"])
+        page_of_batch = client.post("/admin/batches", data={"accounts": text, "csrf_token": token})
+        assert page_of_batch.status_code == 200
+        address = page_of_batch.url.path
+        assert 'http-equiv="refresh"' in page_of_batch.text
+        batches.ended(address.rpartition("/")[2], within_seconds=20)
+        ended = client.get(address).text
+        assert 'http-equiv="refresh"' not in ended
+        assert "page-x@example.org" in ended
+        assert "no `:` between e-mail and password" in ended
+        assert not [one for one in (page_of_batch.text, ended) if "wrong" in one or "pass:" in one]
+        again = client.post(f"{address}/retry", data={"csrf_token": token})
+        assert (again.status_code, "running" in again.text) == (200, True)
+        cancelled = client.post(f"{address}/cancel", data={"csrf_token": token})
+        assert "cancelled" in cancelled.text
+        assert address in client.get("/admin/batches").text
+
+
 # -- whoever dies
 
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from gateway.admin.actions import KeyCreatedPage
+from gateway.admin.batches import BatchesPage, BatchPage
 from gateway.admin.errors import ErrorPage
 from gateway.admin.login import LoginPage
 from gateway.admin.pages import (
@@ -24,6 +25,7 @@ from gateway.admin.settings import ChangeRow, SettingGroup, SettingRow, Settings
 from gateway.api.overview import Overview
 from shared.store.accounts import Account, CooldownView, LastError
 from shared.store.api_keys import ApiKey
+from shared.store.batches import Batch, LineResult
 from shared.store.usage import Sums
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}</textarea>"
@@ -44,7 +46,35 @@ ACCOUNT = Account(
     last_used=1.5,
 )
 
+RESULT = LineResult(1, HOSTILE, "failed", HOSTILE)
+BATCH = Batch(
+    id=HOSTILE,
+    kind="import",
+    state="running",
+    total=7,
+    valid=3,
+    invalid=2,
+    skipped=2,
+    processed=2,
+    succeeded=1,
+    failed=1,
+    concurrency=5,
+    active=[HOSTILE],
+    recent=[RESULT],
+    created_at=1e300,
+    started_at=1.0,
+    finished_at=None,
+)
+
 PAGES: dict[str, Page] = {
+    "batches": BatchesPage(csrf_token=HOSTILE, batches=[BATCH], concurrency=5, message=HOSTILE),
+    "batch": BatchPage(
+        csrf_token=HOSTILE,
+        batch=BATCH,
+        troubles=[RESULT],
+        more_troubles=True,
+        refresh_seconds=2,
+    ),
     "login": LoginPage(csrf_token=HOSTILE, message=HOSTILE),
     "overview": OverviewPage(
         csrf_token=HOSTILE,
