@@ -7,7 +7,6 @@ Knows: what belongs to a backup. Does not know: its form (`archive.py`).
 """
 
 import logging
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -117,7 +116,6 @@ async def _restore_account(store: Store, copy: AccountCopy) -> bool:
     """Script: account_restore.lua"""
     account = account_id(copy.email)
     place, seal = keys.account(account), store.sealer.seal
-    token = copy.token if copy.token_expires_at > time.time() else ""
     added = await store.connection.run(
         "account_restore",
         keys.POOL,
@@ -126,8 +124,8 @@ async def _restore_account(store: Store, copy: AccountCopy) -> bool:
         seal(copy.password, place=f"{place}#password"),
         seal(copy.proxy, place=f"{place}#proxy"),
         store.accounts.egress_of(copy.proxy),
-        seal(token, place=f"{place}#token"),
-        repr(copy.token_expires_at) if token else "",
+        seal(copy.token, place=f"{place}#token"),
+        repr(copy.token_expires_at),
         "" if copy.token_at is None else int(copy.token_at),
         seal(copy.cookies, place=f"{place}#cookies"),
         "1" if copy.enabled else "0",
