@@ -236,7 +236,7 @@ def test_a_long_argument_starts_to_arrive_before_the_upstream_has_written_it(sta
     prompt = directive(call="get_time", args={"city": text}, frames=64, delay_ms=30)
     began = time.monotonic()
     first_at = 0.0
-    with asking(stack, prompt, tools=TOOLS) as answer:
+    with asking(stack, prompt, tools=TOOLS, max_tokens=9000) as answer:
         body = b""
         for piece in answer.iter_bytes():
             body += piece
