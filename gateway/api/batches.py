@@ -170,7 +170,7 @@ class Given:
         self._lines = self._read(body)
         self._first = next(self._lines, None)
         if self._first is None:
-            raise BadRequest("accounts: no lines were given", param="accounts")
+            raise _nothing()
 
     @property
     def settings(self) -> bytes:
@@ -200,12 +200,18 @@ def given_of(body: bytes, *, content_type: str = "") -> Given:
     kind = content_type.partition(";")[0].strip().lower()
     body = body.removeprefix(codecs.BOM_UTF8)
     form = _FORMS.get(kind) or form_of(body[:_CHUNK_BYTES], ended=len(body) <= _CHUNK_BYTES)
+    if not body:
+        raise _nothing()
     if form == "json":
         if not body.lstrip().startswith(b"["):
             dry_run = _read_object(body).dry_run
         else:
             decode_body(body, _any_list)
     return Given(body, form=None if form == "lines" else form, dry_run=dry_run)
+
+
+def _nothing() -> BadRequest:
+    return BadRequest("accounts: no lines were given", param="accounts")
 
 
 def _read_object(body: bytes) -> _Body:
