@@ -17,6 +17,8 @@ WATCHED: tuple[Role, ...] = ("gateway_process", "gateway_parent", "job_process",
 WARM_UP_SHARE = 0.25
 # More than this between the second quarter and the last is a leak, not noise.
 GROWTH_MB = 20.0
+# So many that every gateway process has some.
+LEAVERS = 60
 GROWTH_FILES = 20.0
 
 
@@ -52,6 +54,7 @@ async def run_long(
     product: Product, *, seconds: float, tell: Callable[[float, Callers], None]
 ) -> Endurance:
     """Steady load for so long, sampled all the while."""
+    await _load_vocabularies(product)
     callers = Callers(product.url, key=KEY, count=CALLERS, seed=2, leavers=0.05)
     pids_before = _pids(product)
     samples: list[Sample] = []
@@ -78,6 +81,16 @@ async def run_long(
             *([] if _pids(product) == pids_before else ["a process was replaced during the run"]),
         ],
     )
+
+
+async def _load_vocabularies(product: Product) -> None:
+    """What callers used who leave is counted: the first one makes a process load 60 MB, for good."""
+    leavers = Callers(product.url, key=KEY, count=CALLERS, seed=3, leavers=1.0)
+    leavers.begin()
+    while len(leavers.outcomes) < LEAVERS:
+        await asyncio.sleep(0.05)
+    await leavers.end()
+    await leavers.close()
 
 
 def _pids(product: Product) -> set[int]:
