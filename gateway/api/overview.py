@@ -62,6 +62,6 @@ async def gather(resources: Resources) -> Overview:
         models=len(catalogue.listing(simple=True)) if catalogue is not None else None,
         variants=len(catalogue.listing()) if catalogue is not None else 0,
         today=sum(by_model.values(), Sums()),
-        keys=len(await store.api_keys.all()),
+        keys=len(await store.api_keys.created()),
         configured_keys=len(resources.settings.api_keys),
     )

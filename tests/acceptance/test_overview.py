@@ -25,6 +25,9 @@ def test_it_tells_accounts_models_keys_and_what_was_used_today(stack: Stack) -> 
     assert set(after["accounts"]) == {"new", "ready", "cooling", "disabled", "dead"}
     assert 0 < after["models"] < after["variants"]
     assert after["configured_keys"] == 3
+    assert after["keys"] == len(
+        [key for key in ask_admin(stack, "keys")["data"] if not key["name"].startswith("API_KEY")]
+    )
 
 
 def test_it_counts_the_streams_that_are_open_now(stack: Stack) -> None:

@@ -12,6 +12,7 @@ import pytest
 from shared.errors import GatewayError
 from shared.store.accounts import State
 from shared.store.leases import SERVED, Outcome
+from shared.store.ledger import Entry, Record, Use
 from shared.store.store import Store
 from tests.integration.store.conftest import OpenStore
 from tests.integration.store.crowd import SITUATIONS, crowd
@@ -73,3 +74,17 @@ async def test_pages_searches_and_counts_of_ten_thousand_answer_within_50_ms(
     assert await quickest(lambda: page(None, "a09999@", 50)) < 0.05
     assert await quickest(lambda: page("cooling", "", 50)) < 0.05  # there is none: looks at all
     assert await quickest(store.accounts.counts) < 0.05
+
+    for start in range(0, 10_000, 500):
+        uses = [Use(account=email(n), request_id="r", model="m") for n in range(start, start + 500)]
+        record = Record(request_id="r", route="/v1/chat/completions", status=200, total_ms=1.0)
+        await store.ledger.write(Entry(record=record, uses=tuple(uses)))
+
+    async def page_with_usage() -> None:
+        shown = await store.accounts.page(limit=100)
+        emails = [account.email for account in shown.accounts]
+        used = await store.usage.of_accounts(emails, await store.usage.today())
+        assert [one.requests for one in used] == [1] * 100
+
+    assert await quickest(page_with_usage) < 0.05
+    assert await quickest(lambda: store.explanations.of(email(5_000))) < 0.05
