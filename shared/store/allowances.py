@@ -72,38 +72,36 @@ class Allowances:
         """One more turn of this key may run, or why not.
 
         Args:
-            tokens: how many it sets aside.
+            tokens: how many it sets aside at least; what the key's turns of today used on average
+                when that is more.
 
         Raises:
             StoreUnavailable: Redis did not answer; nothing is held for longer than its life.
 
         Script: allowance_take.lua
         """
-        allowance = Allowance(
-            key_id=key.id,
-            token=f"{self._process}.{next(self._numbers)}",
-            tokens=tokens if key.daily_token_budget else 0,
-            budgeted=bool(key.daily_token_budget),
-        )
+        token = f"{self._process}.{next(self._numbers)}"
         try:
             answer, number = await self._connection.run(
                 "allowance_take",
                 keys.LEDGER,
                 key.id,
-                allowance.token,
+                token,
                 self._ttl_ms,
                 key.max_streams or 0,
                 key.daily_token_budget or 0,
-                allowance.tokens,
+                tokens if key.daily_token_budget else 0,
             )
         except BaseException:
             # Cancelled or timed out: the script may have run or may yet run.
-            self._orphans[allowance.token] = key.id
+            self._orphans[token] = key.id
             raise
         if answer != "taken":
             return Refusal(answer, number / 1000 if answer == "spent" else 0)
-        self._held[allowance.token] = key.id, f"{allowance.tokens} 1"
-        return allowance
+        self._held[token] = key.id, f"{number} 1"
+        return Allowance(
+            key_id=key.id, token=token, tokens=number, budgeted=bool(key.daily_token_budget)
+        )
 
     async def finish(self, allowance: Allowance, *, used_tokens: int) -> None:
         """The turn counts as under way no longer; what it used is set aside until `give_back`.

@@ -18,5 +18,6 @@ end
 redis.call('LTRIM', K_SETTINGS_AUDIT, 0, tonumber(ARGV[2]) - 1)
 -- A moment and no number: a Redis that lost everything must not come to a version seen before.
 local new = string.format('%d.%06d', t[1], t[2])
+if new == version then new = new .. '+' end
 redis.call('SET', K_SETTINGS_VERSION, new)
 return new

@@ -90,6 +90,15 @@ async def test_turns_that_run_at_once_do_not_pass_the_same_rest_of_a_budget(
     assert {one.reason for one in answers if isinstance(one, Refusal)} == {"reserved"}
 
 
+async def test_a_key_of_long_turns_sets_aside_what_they_use(store: Store) -> None:
+    """Otherwise each of those that run at once would use more than anybody reckoned with."""
+    limited = key(daily_token_budget=100_000)
+    for _ in range(2):
+        await use(store, 20_000)
+    assert [(await taken(store, limited)).tokens for _ in range(3)] == [20_000] * 3
+    assert (await refusal(store, limited)).reason == "reserved"
+
+
 async def test_what_a_finished_turn_used_stays_set_aside_until_the_ledger_has_it(
     store: Store,
 ) -> None:
