@@ -281,7 +281,7 @@ def _free_reader(write: Write, first: str) -> Reader:
 
 
 class _Nothing(Captured):
-    """`null` stands for no arguments; anything else is refused."""
+    """`null` and `[]` stand for no arguments; anything else is refused."""
 
     def __init__(self, write: Write) -> None:
         super().__init__()
@@ -290,9 +290,9 @@ class _Nothing(Captured):
     def read(self, text: str, at: int) -> int:
         stop = super().read(text, at)
         if self.done:
-            if self.text != "null":
+            if "".join(self.text.split()) not in ("null", "[]"):
                 self.done, self.refused = False, True
-                return at
+                return stop
             self._say("{}")
         return stop
 
@@ -301,7 +301,10 @@ class _Nothing(Captured):
 
 
 class JsonInString:
-    """Reads a string that holds an object, and passes the object on as it is written."""
+    """Reads a string that holds an object, and passes the object on as it is written.
+
+    A string that holds something else is refused where it ends: that place depends on no cut.
+    """
 
     def __init__(self, write: Write) -> None:
         self.done = False
@@ -314,31 +317,31 @@ class JsonInString:
 
     def read(self, text: str, at: int) -> int:
         at = self._outer.read(text, at)
-        if self._outer.done and not self.refused:
+        if self._outer.done:
             self.done = self._end()
             self.refused = not self.done
-        self.refused = self.refused or self._outer.refused
         return at
 
     def complete(self) -> bool:
         return self.done
 
     def _feed(self, said: str) -> None:
-        if self.refused or self._inner.done:
+        if self._inner.refused or self._inner.done:
             return
         text = self._rest + said
         if not self._said:
             text = text.lstrip()
             if text and text[0] != "{":
-                self.refused = True
+                self._inner.refused = True
                 return
             self._said = bool(text)
         at = self._inner.read(text, 0)
         self._rest = text[at:]
-        self.refused = self._inner.refused
 
     def _end(self) -> bool:
         """An empty string stands for no arguments; closers that are missing inside are added."""
+        if self._inner.refused:
+            return False
         if not self._said:
             self._write("{}")
             return True

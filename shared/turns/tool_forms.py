@@ -16,14 +16,15 @@ Qwen models really write (protocol sheet 5.3 and 15.7):
 | an object's member | spelt                                                                      |
 |--------------------|----------------------------------------------------------------------------|
 | name               | `name`, or `function` when it is a string                                  |
-| arguments          | `arguments`, `parameters`, `args`, `input`: an object, `null`, or a string |
-|                    | that holds the object                                                      |
+| arguments          | `arguments`, `parameters`, `args`, `input`: an object, `null`, `[]`, or a  |
+|                    | string that holds the object                                               |
 | both, one deeper   | `function`                                                                 |
 | of no account      | `id`, `type`, `index`, `call_id`; in a tagged call anything else, too      |
 
 | closer         | also                                                                           |
 |----------------|--------------------------------------------------------------------------------|
-| `</tool_call>` | `</tool_call`, `</tool`, `</tool_calls>`; none, when the call is whole          |
+| `</tool_call>` | `</tool_call`, `</tool`, `</tool_calls>`, at the answer's end `<tool_call>`;    |
+|                | none, when the call is whole                                                   |
 | `</function>`  | `</tool_call>` as above; none, when every required parameter is there          |
 | `</parameter>` | none, before `</function>`                                                     |
 

@@ -66,6 +66,7 @@ from shared.turns.tool_forms import (
     CALL_CLOSING,
     CALL_FENCES,
     CALL_OPENING,
+    CALL_OPENS,
     CUT_CALL_CLOSING,
     CUT_CALL_OPENING,
     CUT_FUNCTION_CLOSING,
@@ -279,6 +280,8 @@ class ToolReader:
         elif state == self._in_function and self._function.complete():
             self._pass_on()
             self._end_call()
+        elif state == self._opening and self._after_call and self._is_empty():
+            pass  # an opening tag behind a call, and nothing in it: the call's closer
         elif state in (self._opening, self._in_object, self._in_function):
             self._keep(tail)
             if self._in_line and (state == self._opening or not self._function_begun):
@@ -503,6 +506,10 @@ class ToolReader:
             self._keep(text[at : at + FAULT_CHARACTERS])
             self._blame("malformed")
         return at
+
+    def _is_empty(self) -> bool:
+        """Whether a tag was opened, and nothing but blanks came."""
+        return self._tagged and not "".join(self._raw).replace(CALL_OPENS, "").strip()
 
     def _is_mention(self) -> bool:
         """Whether the tag that was read is only spoken of: in a line, or with a word behind it."""
