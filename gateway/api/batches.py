@@ -15,6 +15,7 @@ from gateway.api.settings import author_of
 from gateway.bodies import read_body
 from gateway.dialects.body import read_body as decode_body
 from gateway.resources import Resources, resources_of
+from gateway.responses import EARLY
 from shared import imports, jobs, takeover
 from shared.errors import BadRequest, NotFound, StoreUnavailable
 from shared.intake.formats import Form, Intake, form_of
@@ -228,7 +229,7 @@ _CHUNK_BYTES: Final = 64 * 1024
 
 async def _events(resources: Resources, batch_id: str) -> AsyncIterator[bytes]:
     last, told_at = b"", time.monotonic()
-    keepalive_seconds = 0.8 * resources.settings.keepalive_seconds
+    keepalive_seconds = EARLY * resources.settings.keepalive_seconds
     # A drain ends it: whoever watches asks again, somewhere else.
     while not resources.drain.began:
         try:
@@ -246,4 +247,5 @@ async def _events(resources: Resources, batch_id: str) -> AsyncIterator[bytes]:
             told_at = time.monotonic()
         if batch is not None and batch.ended:
             return
-        await asyncio.sleep(LOOK_SECONDS)
+        silent_seconds = time.monotonic() - told_at
+        await asyncio.sleep(min(LOOK_SECONDS, max(0.01, keepalive_seconds - silent_seconds)))

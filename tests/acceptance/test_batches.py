@@ -1,6 +1,7 @@
 """Batches through the whole product: gateway, job processes, Redis, simulator."""
 
 import contextlib
+import itertools
 import json
 import signal
 import time
@@ -20,11 +21,17 @@ TAKEN_UP_SECONDS = 60.0
 CHANGED_SECONDS = 2.0
 """Contract 5: a changed setting is in force in every process within this."""
 LATENCY_MS = 200
+KEEPALIVE_SECONDS = 1
 
 
 @pytest.fixture(scope="module")
 def batch_stack() -> Iterator[Stack]:
-    with Stack(environment={"WORKER_PROCESSES": "2", "BATCH_LOGIN_CONCURRENCY": "10"}) as stack:
+    environment = {
+        "WORKER_PROCESSES": "2",
+        "BATCH_LOGIN_CONCURRENCY": "10",
+        "KEEPALIVE_SECONDS": str(KEEPALIVE_SECONDS),
+    }
+    with Stack(environment=environment) as stack:
         yield stack
 
 
@@ -170,6 +177,48 @@ def test_whoever_watches_sees_it_grow_and_end(stack: Stack, batches: Batches) ->
     active = [one["active"] for one in seen if one["active"]]
     assert all(len(emails) <= 10 for emails in active)
     assert active[0][0].startswith("watched-")
+
+
+@pytest.mark.usefixtures("running")
+def test_whoever_watches_what_does_not_move_hears_that_the_stream_lives(
+    stack: Stack, batches: Batches
+) -> None:
+    """Contract, section 7: promise 5."""
+    stack.sim.next(operation="signin", hang="before")
+    batch = batches.create(add_accounts(stack.sim, 1, name="slow"))
+    moments = []
+    with batches.http.stream("GET", f"/api/batches/{batch['id']}/events") as answer:
+        for line in answer.iter_lines():
+            if line.startswith(":"):
+                moments.append(time.monotonic())
+            if len(moments) == 4:
+                break
+    gaps = [later - sooner for sooner, later in itertools.pairwise(moments)]
+    assert max(gaps) <= KEEPALIVE_SECONDS
+    batches.post(batch["id"], "cancel")
+
+
+@pytest.mark.usefixtures("running")
+def test_a_gateway_that_drains_ends_the_stream_and_keeps_nobody_waiting(
+    stack: Stack, batches: Batches
+) -> None:
+    stack.sim.next(operation="signin", hang="before")
+    batch = batches.create(add_accounts(stack.sim, 1, name="drained"))
+    gateway = stack.add_gateway()
+    with (
+        httpx.Client(base_url=gateway.url, headers=batches.http.headers, timeout=10) as client,
+        client.stream("GET", f"/api/batches/{batch['id']}/events") as answer,
+    ):
+        lines = answer.iter_lines()
+        assert next(lines).startswith("data: ")
+        gateway.signal(signal.SIGTERM)
+        signalled_at = time.monotonic()
+        for _ in lines:
+            pass
+        assert time.monotonic() - signalled_at < 5
+    assert gateway.stop() == 0
+    stack.gateways.remove(gateway)
+    batches.post(batch["id"], "cancel")
 
 
 @pytest.mark.usefixtures("running")

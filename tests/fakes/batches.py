@@ -2,11 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import httpx
 
+from shared.intake.lines import Line
 from tests.fakes.stack import SimulatorControl, Stack, eventually
 
 Json = dict[str, Any]  # Any: JSON
@@ -21,6 +22,12 @@ def add_accounts(sim: SimulatorControl, count: int, *, name: str) -> list[str]:
         ]
         sim.http.post(f"{sim.url}/_sim/accounts", json=some).raise_for_status()
     return [f"{email}:pass:{email}" for email in emails]
+
+
+async def each(lines: Iterable[Line]) -> AsyncIterator[Line]:
+    """As they come from a body or a file."""
+    for line in lines:
+        yield line
 
 
 class Batches:

@@ -17,6 +17,7 @@ from shared.store import keys
 from shared.store.outcome import EgressRest
 from shared.store.store import Store
 from shared.upstream.client import Upstream
+from tests.fakes.batches import each
 from tests.fakes.redis_server import RedisServer, own_redis, redis_server, redis_url
 from tests.simulator.server import Simulator
 
@@ -87,7 +88,7 @@ async def product(redis_url: str) -> AsyncIterator[Product]:
 
 
 async def import_of(product: Product, lines: Sequence[Line]) -> str:
-    return await put_down(product.store.batches, iter(lines))
+    return await put_down(product.store.batches, each(lines))
 
 
 async def test_a_pump_does_what_waits_and_ends(product: Product) -> None:
@@ -283,7 +284,7 @@ async def test_the_lines_of_a_batch_are_sorted_as_a_dry_run_says(product: Produc
         product.line(2),
         product.line(1, number=7, email=" LINE1@example.org "),
     ]
-    told = [line async for line in dry_run(product.store.batches, iter(lines))]
+    told = [line async for line in dry_run(product.store.batches, each(lines))]
     assert [(line.line, line.status) for line in told] == [
         (1, "valid"),
         (3, "invalid"),

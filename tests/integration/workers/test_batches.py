@@ -7,6 +7,7 @@ import pytest
 from shared.imports import put_down
 from shared.intake.lines import BatchLine
 from shared.settings import Settings
+from tests.fakes.batches import each
 from tests.fakes.redis_server import redis_server, redis_url
 from workers import batches, pump
 from workers.runtime import Resources
@@ -40,7 +41,7 @@ async def look(resources: Resources) -> list[str]:
 async def test_where_lines_wait_each_job_process_gets_a_pump(resources: Resources) -> None:
     """The gateway that put the batch down died before it could put its pumps down."""
     assert await look(resources) == []
-    await put_down(resources.store.batches, LINES)
+    await put_down(resources.store.batches, each(LINES))
     assert await look(resources) == ["pump-1", "pump-2", "pump-3"]
     assert await look(resources) == []  # they are taken, and due again by themselves
 
