@@ -227,3 +227,34 @@ def test_a_response_in_the_background_is_refused_when_the_budget_is_spent(
 
 def in_background(prompt: str, *, stream: bool = False) -> dict[str, Any]:
     return {"background": True} | body_of(RESPONSES, prompt, stream=stream)
+
+
+# -- models, expiry
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_model_that_is_not_on_the_keys_list_is_a_403_with_the_reason(
+    stack: Stack, keys: Keys, path: str, stream: bool
+) -> None:
+    headers = with_key(keys.create(models=["Qwen3-Coder"])["key"])
+    body = body_of(path, "hi", stream=stream)
+    refused = call(stack, "POST", path, headers=headers, json=body)
+    assert refused.status_code == 403
+    assert refused.json()["error"]["type"] == "permission_error"
+    assert "may not use that model" in refused.json()["error"]["message"]
+    allowed = call(stack, "POST", path, headers=headers, json=body | {"model": "Qwen3-Coder"})
+    assert allowed.status_code == 200
+
+
+def test_a_key_that_expires_while_it_is_used_is_refused_from_then_on(
+    stack: Stack, keys: Keys, path: str
+) -> None:
+    headers = with_key(keys.create(expires_at=time.time() + 1)["key"])
+    body = body_of(path, "hi", stream=False)
+
+    def expired() -> bool:
+        answer = call(stack, "POST", path, headers=headers, json=body)
+        assert answer.status_code in (200, 401), answer.text
+        return answer.status_code == 401
+
+    eventually(expired, within_seconds=3)
