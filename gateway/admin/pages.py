@@ -1,6 +1,7 @@
 """GET: who may see it, one page object gathered from what everybody reads, rendered."""
 
 import urllib.parse
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -16,6 +17,16 @@ from shared.store.accounts import STATES, Account, State
 from shared.store.api_keys import ApiKey
 
 ACCOUNTS_PER_PAGE: Final = 50
+
+DONE: Final = {
+    "added": "The account was added and signed in.",
+    "refreshed": "The account has a new access token.",
+    "reset": "Its cooldowns and the rest of its egress address are over.",
+    "enabled": "The account is lent again.",
+    "disabled": "Nothing new begins on this account.",
+    "deleted": "The account was deleted.",
+}
+"""What an action on an account has done, by the word its redirect carries."""
 
 # What an upstream says of a failure is its own text: whatever looks like a secret is masked.
 _redact: Final = Redactor()
@@ -53,8 +64,22 @@ class Tab(msgspec.Struct, frozen=True):
     chosen: bool
 
 
+class AccountForm(msgspec.Struct, frozen=True):
+    """The form for a new account as it was filled in, without passwords (a proxy may hold one)."""
+
+    email: str = ""
+    proxy: str = ""
+
+
 class AccountsPage(Page, frozen=True, kw_only=True):
-    """One page of the list of accounts; `total` is the whole pool, whatever is searched for."""
+    """One page of the list of accounts; `total` is the whole pool, whatever is searched for.
+
+    Args:
+        message: why something was not done, or empty.
+        done: what was done just now, or empty.
+        given: what was typed into the form for a new account.
+        address: of this page: where an action on it leads back to.
+    """
 
     accounts: list[Account]
     total: int
@@ -64,6 +89,10 @@ class AccountsPage(Page, frozen=True, kw_only=True):
     concurrency: int
     first_address: str
     next_address: str
+    address: str
+    message: str = ""
+    done: str = ""
+    given: AccountForm = AccountForm()
 
 
 class KeyForm(msgspec.Struct, frozen=True):
@@ -124,20 +153,29 @@ async def show_overview(request: Request) -> Response:
 
 async def show_accounts(request: Request) -> Response:
     """`GET /admin/accounts?state=&q=&cursor=`."""
+    await resources_of(request).gate.identify_admin(request)
+    done = DONE.get(request.query_params.get("done", ""), "")
+    return render("accounts", await gather_accounts(request, request.query_params, done=done))
+
+
+async def gather_accounts(
+    request: Request,
+    asked: Mapping[str, str],
+    *,
+    message: str = "",
+    done: str = "",
+    given: AccountForm | None = None,
+) -> AccountsPage:
+    """The list that was asked for as it is now, and what became of an action on it."""
     resources = resources_of(request)
-    await resources.gate.identify_admin(request)
-    asked = request.query_params
     state, search = asked.get("state", ""), asked.get("q", "").strip()
+    cursor = asked.get("cursor", "")
     accounts = resources.store.accounts
     found = await accounts.page(
-        state=state_of(state),
-        search=search,
-        cursor=asked.get("cursor", ""),
-        limit=ACCOUNTS_PER_PAGE,
+        state=state_of(state), search=search, cursor=cursor, limit=ACCOUNTS_PER_PAGE
     )
     counts = await accounts.counts()
-    paged = bool(asked.get("cursor"))
-    page = AccountsPage(
+    return AccountsPage(
         csrf_token=csrf_token_of(request),
         accounts=[shown(account) for account in found.accounts],
         total=sum(counts.values()),
@@ -145,14 +183,17 @@ async def show_accounts(request: Request) -> Response:
         state=state,
         search=search,
         concurrency=resources.settings.account_concurrency,
-        first_address=_accounts_address(state=state, q=search) if paged else "",
+        first_address=_accounts_address(state=state, q=search) if cursor else "",
         next_address=(
             _accounts_address(state=state, q=search, cursor=found.next_cursor)
             if found.next_cursor
             else ""
         ),
+        address=_accounts_address(state=state, q=search, cursor=cursor),
+        message=message,
+        done=done,
+        given=given or AccountForm(),
     )
-    return render("accounts", page)
 
 
 async def show_keys(request: Request) -> Response:
@@ -175,6 +216,11 @@ async def gather_keys(
         given=given or KeyForm(),
         deleted="deleted" in request.query_params,
     )
+
+
+def redacted(message: str) -> str:
+    """What was said of an account, for a page."""
+    return _redact(message)
 
 
 def shown(account: Account) -> Account:

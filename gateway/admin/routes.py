@@ -14,6 +14,8 @@ ADMIN_ROUTES: list[BaseRoute] = [
     Route("/admin/batches/{id}", batches.show_batch),
     Route("/admin/batches/{id}/cancel", batches.cancel, methods=["POST"]),
     Route("/admin/batches/{id}/retry", batches.retry, methods=["POST"]),
+    Route("/admin/accounts", actions.add_account, methods=["POST"]),
+    Route("/admin/accounts/{email}/{action}", actions.act_on_account, methods=["POST"]),
     Route("/admin/keys", pages.show_keys),
     Route("/admin/keys", actions.create_key, methods=["POST"]),
     Route("/admin/keys/{id}/delete", actions.delete_key, methods=["POST"]),
