@@ -12,6 +12,7 @@ from gateway.admin.batches import BatchesPage, BatchPage
 from gateway.admin.errors import ErrorPage
 from gateway.admin.login import LoginPage
 from gateway.admin.pages import (
+    AccountForm,
     AccountsPage,
     KeyForm,
     KeysPage,
@@ -106,6 +107,10 @@ PAGES: dict[str, Page] = {
         concurrency=2,
         first_address=HOSTILE,
         next_address=HOSTILE,
+        address=HOSTILE,
+        message=HOSTILE,
+        done=HOSTILE,
+        given=AccountForm(HOSTILE, HOSTILE),
     ),
     "keys": KeysPage(
         csrf_token=HOSTILE,
