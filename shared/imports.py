@@ -28,18 +28,43 @@ class DryLine(msgspec.Struct, frozen=True):
     message: str = ""
 
 
-async def put_down(batches: Batches, lines: AsyncIterable[Line]) -> str:
+class Seen:
+    """Which e-mail addresses were given and where first; one for all files that come together."""
+
+    def __init__(self) -> None:
+        self._files: list[tuple[str, dict[str, int]]] = []
+        self.begin("")
+
+    def begin(self, name: str) -> None:
+        """From here on lines are those of this file."""
+        self._files.append((name, {}))
+
+    def earlier(self, account: str, number: int) -> str | None:
+        """Where the account of this line came before; None when it hasn't."""
+        *others, (_, lines) = self._files
+        for name, known in others:
+            if account in known:
+                return f"line {known[account]} of {name}"
+        first = lines.setdefault(account, number)
+        return None if first == number else f"line {first}"
+
+
+async def put_down(
+    batches: Batches, lines: AsyncIterable[Line], *, seen: Seen | None = None
+) -> str:
     """There is a batch of these lines, to be done from now on; returns its id."""
     batch_id = await batches.open("import")
-    async for piece in _sorted(batches, lines):
+    async for piece in _sorted(batches, lines, seen or Seen()):
         await batches.add(batch_id, piece)
     await batches.start(batch_id)
     return batch_id
 
 
-async def dry_run(batches: Batches, lines: AsyncIterable[Line]) -> AsyncIterator[DryLine]:
+async def dry_run(
+    batches: Batches, lines: AsyncIterable[Line], *, seen: Seen | None = None
+) -> AsyncIterator[DryLine]:
     """What would become of each line; nothing is stored."""
-    async for piece in _sorted(batches, lines):
+    async for piece in _sorted(batches, lines, seen or Seen()):
         for line in piece:
             if isinstance(line, Refused):
                 yield DryLine(line.number, line.email, line.status, line.reason)
@@ -48,24 +73,22 @@ async def dry_run(batches: Batches, lines: AsyncIterable[Line]) -> AsyncIterator
 
 
 async def _sorted(
-    batches: Batches, lines: AsyncIterable[Line]
+    batches: Batches, lines: AsyncIterable[Line], seen: Seen
 ) -> AsyncIterator[list[BatchLine | Refused]]:
-    seen: dict[str, int] = {}
     async for piece in _pieces(lines):
         ids = [account_id(line.email) for line in piece if isinstance(line, BatchLine)]
         existing = await batches.existing(ids)
         yield [_sort(line, seen, existing) for line in piece]
 
 
-def _sort(line: Line, seen: dict[str, int], existing: set[str]) -> BatchLine | Refused:
+def _sort(line: Line, seen: Seen, existing: set[str]) -> BatchLine | Refused:
     if isinstance(line, InvalidLine):
         return _invalid(line, line.reason)
     if line.proxy and not ProxyAddress.accepts(line.proxy):
         return _invalid(line, "the proxy is no scheme://[user:password@]host[:port]")
     account = account_id(line.email)
-    first = seen.setdefault(account, line.number)
-    if first != line.number:
-        return _skipped(line, f"The same e-mail address as in line {first}.")
+    if place := seen.earlier(account, line.number):
+        return _skipped(line, f"The same e-mail address as in {place}.")
     if account in existing:
         return _skipped(line, "The account exists already.")
     return line

@@ -314,15 +314,15 @@ class Batches:
         ids = await self._connection.ask("batches", "ZREVRANGE", keys.batches(), 0, limit - 1)
         return await self._read(ids)
 
-    async def results(self, batch_id: str) -> AsyncIterator[LineResult]:
-        """One per line of the input, in its order; those not done yet are `waiting`.
+    async def results(self, batch_id: str, *, first: int = 1) -> AsyncIterator[LineResult]:
+        """One per line of the input from `first` on, in order; those not done are `waiting`.
 
         Raises:
             NotFound: there is no such batch.
         """
         cancelled = (await self.get(batch_id)).state == "cancelled"
         last = int(await self._connection.ask("batch_last", "HGET", keys.batch(batch_id), "last"))
-        for start in range(1, last + 1, _LINES_AT_ONCE):
+        for start in range(first, last + 1, _LINES_AT_ONCE):
             some = range(start, min(start + _LINES_AT_ONCE, last + 1))
             texts = await self._connection.ask(
                 "batch_results", "HMGET", keys.batch_lines(batch_id), *some
