@@ -314,10 +314,10 @@ def test_legacy_functions_are_called_in_their_own_shape(stack: Stack, stream: bo
 
 
 def test_max_tokens_end_a_call_that_is_too_long(stack: Stack) -> None:
-    answer_with(stack, say=call("get_weather", city="word " * 500), frames=100, delay_ms=5)
+    answer_with(stack, say=call("get_weather", city="word " * 500), frames=100, delay_ms=50)
     answer = ask(stack, tools=TOOLS, max_tokens=50, stream=True)
     assert finish_of(answer) == "length"
-    assert len(stack.sim.stops()) == 1
+    eventually(lambda: len(stack.sim.stops()) == 1, within_seconds=2)  # nobody reads the rest
 
 
 @BOTH
