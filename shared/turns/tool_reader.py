@@ -58,6 +58,7 @@ from shared.chat.events import (
 )
 from shared.chat.request import Tool, ToolChoice
 from shared.errors import UnusableAnswer
+from shared.turns.code_fence import FENCE_TICKS, fence_at, run_of
 from shared.turns.fault import Fault
 from shared.turns.json_text import JsonReader
 from shared.turns.tool_call import Call, FunctionCall, ObjectCall
@@ -324,7 +325,7 @@ class ToolReader:
                 self._ticks = ""
                 at += 1
             elif text[at] == "`":
-                run = _run(text, at)
+                run = run_of(text, at)
                 if at + len(run) == end and not last:
                     return at
                 self._say(run)
@@ -392,7 +393,7 @@ class ToolReader:
 
     def _fence_opens(self, text: str, at: int, last: bool) -> int | None:
         """At ticks or tildes where a line begins: None = no fence; the same position = not yet."""
-        fence = _fence_at(text, at, last)
+        fence = fence_at(text, at, last)
         if fence is None or fence == "cut":
             return None if fence is None else at
         inside = fence.inside
@@ -416,7 +417,7 @@ class ToolReader:
         while at < len(text):
             if self._line_begins:
                 behind = _end(_LINE_BLANKS, text, at)
-                run = _run(text, behind) if text[behind : behind + 1] == self._fence[0] else ""
+                run = run_of(text, behind) if text[behind : behind + 1] == self._fence[0] else ""
                 if behind + len(run) == len(text) and not last:
                     self._say(text[at:behind])
                     return behind
@@ -584,10 +585,10 @@ class ToolReader:
             if stop is not None:
                 return stop
         elif char in "`~" and (self._tagged or self._fenced):
-            run = _run(text, at)
+            run = run_of(text, at)
             if at + len(run) == len(text) and not last:
                 return at
-            if len(run) >= _FENCE_TICKS:
+            if len(run) >= FENCE_TICKS:
                 self._end_fence()
                 return self._consume(text, at, at + len(run))
         if self._waits:
@@ -630,7 +631,7 @@ class ToolReader:
         self._keep(text[begun:at])
         if at == len(text) or self._state != self._waiting_for_end:
             return at
-        fence = _fence_at(text, at, last) if text[at] in "`~" else None
+        fence = fence_at(text, at, last) if text[at] in "`~" else None
         if fence == "cut":
             return at
         if fence is None or not fence.may_call:
@@ -856,58 +857,9 @@ class ToolReader:
             self._put(ReasoningDelta(text))
 
 
-class _Fence(msgspec.Struct, frozen=True):
-    """The line that opens a fence. `inside` = where begins what it holds."""
-
-    run: str
-    info: str
-    inside: int
-    may_call: bool
-    has_line: bool = True
-
-
-def _fence_at(text: str, at: int, last: bool) -> _Fence | Literal["cut"] | None:
-    """The fence that opens at these ticks or tildes, if one does; `cut` = not to be said yet."""
-    run = _run(text, at)
-    behind = at + len(run)
-    if behind == len(text) and not last:
-        return "cut"
-    if len(run) < _FENCE_TICKS:
-        return None
-    line = _FENCE_LINE.match(text, behind)
-    if line is not None:
-        inside = _end(_FEW_BLANKS, text, line.end())
-        may_call = _may_be_call(text, inside, last)
-        if may_call is None:
-            return "cut"
-        return _Fence(run, line[1].strip().lower(), inside, may_call)
-    if not last and _CUT_FENCE_LINE.match(text, behind):
-        return "cut"
-    if last or _NO_FENCE_LINE.match(text, behind):
-        return None
-    return _Fence(run, "", behind, may_call=False, has_line=False)
-
-
-def _may_be_call(text: str, at: int, last: bool) -> bool | None:
-    """Whether what a fence holds begins like a call; None = not to be said yet."""
-    if at == len(text):
-        return False if last else None
-    if text[at] in "{[":
-        return True
-    if not last and (CUT_CALL_OPENING.match(text, at) or CUT_FUNCTION_OPENING.match(text, at)):
-        return None
-    return bool(CALL_OPENING.match(text, at) or FUNCTION_OPENING.match(text, at))
-
-
 def _tells(tail: str) -> bool:
     """Whether a cut tag is long enough to be surely one."""
     return len(tail) >= _TELLING and tail[0] == "<"
-
-
-def _run(text: str, at: int) -> str:
-    """The ticks (or tildes) that stand here, the longest run that counts."""
-    found = _RUN.match(text, at)
-    return found[0] if found else ""
 
 
 def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
@@ -931,19 +883,13 @@ _Kind = Literal["malformed", "undeclared", "not_called"]
 
 _RECENT_CHARACTERS: Final = 200
 _LONGEST_CODE: Final = 200  # of inline code that may hide a tag
-_FENCE_TICKS: Final = 3
 _TELLING: Final = len("<tool_")
 
 _SPECIAL: Final = re.compile(r"[<`\n]")
 _BLANKS: Final = re.compile(r"\s*")
-_FEW_BLANKS: Final = re.compile(rf"\s{{0,{LOOKAHEAD_BLANKS}}}")
 _LINE_REST: Final = re.compile(r"[ \t\r]{0,64}(\n?)")
 _LINE_BLANKS: Final = re.compile(r"[ \t]{0,64}")
-_RUN: Final = re.compile(r"`{1,64}|~{1,64}")
 _CODE_OR_LINE_END: Final = re.compile(r"[`\n]")
-_FENCE_LINE: Final = re.compile(r"([^`\n]{0,100})\n")
-_CUT_FENCE_LINE: Final = re.compile(r"[^`\n]{0,100}\Z")
-_NO_FENCE_LINE: Final = re.compile(r"[^`\n]{0,100}`")
 _INNER_FENCE: Final = re.compile(r"`{3,}[a-zA-Z_]{0,20}[ \t\r]{0,20}\n")
 _CUT_INNER_FENCE: Final = re.compile(r"`{1,64}(?:[a-zA-Z_]{0,20}[ \t\r]{0,20})?\Z")
 _FUNCTION_CLOSING: Final = re.compile(re.escape(FUNCTION_CLOSES))
