@@ -183,19 +183,25 @@ class Pump:
 
     Args:
         share: how many at once are this pump's; asked anew in every round.
+        is_to_stop: it begins nothing new; asked anew in every round.
     """
 
     def __init__(
-        self, work: LineWork, batches: Batches, *, share: Callable[[], int], stopping: asyncio.Event
+        self,
+        work: LineWork,
+        batches: Batches,
+        *,
+        share: Callable[[], int],
+        is_to_stop: Callable[[], bool],
     ) -> None:
         self._work = work
         self._batches = batches
         self._share = share
-        self._stopping = stopping
+        self._is_to_stop = is_to_stop
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """No line waits any more, or this process stops; what was begun has ended."""
+        """No line waits any more, or it was to stop; what was begun has ended."""
         try:
             while (pause := await self._round()) is not None:
                 await self._wait(pause)
@@ -207,7 +213,7 @@ class Pump:
     async def _round(self) -> float | None:
         """Begins what may be begun; how long to wait at most, None when all is done."""
         self._tasks = {task for task in self._tasks if not task.done()}
-        if self._stopping.is_set():
+        if self._is_to_stop():
             return _ROUND_SECONDS if self._tasks else None
         want = self._share() - len(self._tasks)
         if want <= 0:

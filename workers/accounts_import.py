@@ -228,7 +228,9 @@ class AccountsImport:
             return resources.settings.batch_login_concurrency
 
         while not self._interrupted.is_set():
-            pump = Pump(resources.line_work, self._batches, share=share, stopping=self._interrupted)
+            pump = Pump(
+                resources.line_work, self._batches, share=share, is_to_stop=self._interrupted.is_set
+            )
             await pump.run()
             await self._was_interrupted()  # what others hold may wait again
 

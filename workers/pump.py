@@ -7,12 +7,16 @@ after them. Which lines and how: `shared.batches`.
 
 import asyncio
 import math
+import time
 
 from shared.batches import Pump
 from workers.runtime import Resources, Transient, hand_on_counts, lasting_job
 
 COUNTS_SECONDS = 2.0
 """How often what was counted meanwhile is handed on."""
+
+LONGEST_SECONDS = 3_000.0
+"""Then another pump goes on: a job's time is bounded, an import's is not."""
 
 
 async def _given_up(resources: Resources) -> None:
@@ -27,8 +31,12 @@ async def run(resources: Resources) -> None:
         settings = resources.settings
         return math.ceil(settings.batch_login_concurrency / settings.worker_processes)
 
-    batches = resources.store.batches
-    pump = Pump(resources.line_work, batches, share=share, stopping=resources.stopping)
+    until = time.monotonic() + LONGEST_SECONDS
+
+    def is_to_stop() -> bool:
+        return resources.stopping.is_set() or time.monotonic() > until
+
+    pump = Pump(resources.line_work, resources.store.batches, share=share, is_to_stop=is_to_stop)
     running = asyncio.ensure_future(pump.run())
     try:
         while not running.done():
@@ -38,5 +46,5 @@ async def run(resources: Resources) -> None:
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-    if resources.stopping.is_set():
-        raise Transient("this process stops", retry_after_seconds=0)
+    if is_to_stop():
+        raise Transient("another pump goes on", retry_after_seconds=0)

@@ -358,10 +358,8 @@ class Batches:
         while True:
             some = min(_RETRIED_AT_ONCE, failed - retried)
             moved: int = await self._connection.run("batch_retry", keys.POOL, batch_id, some)
-            if moved < 0:
-                raise NotFound("There is no such batch.")
-            retried += moved
-            if not moved or retried >= failed:
+            retried += max(0, moved)
+            if moved <= 0 or retried >= failed:
                 return retried
 
     async def outcomes(self) -> dict[str, int]:

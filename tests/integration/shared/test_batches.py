@@ -43,7 +43,9 @@ class Product:
         )
 
     def pump(self, *, share: int = 10) -> Pump:
-        return Pump(self.work, self.store.batches, share=lambda: share, stopping=self.stopping)
+        return Pump(
+            self.work, self.store.batches, share=lambda: share, is_to_stop=self.stopping.is_set
+        )
 
     async def run(self, *, share: int = 10, within_seconds: float = 10) -> None:
         async with asyncio.timeout(within_seconds):
@@ -266,7 +268,7 @@ async def test_a_change_of_the_share_counts_in_the_next_round(product: Product) 
         product.work,
         product.store.batches,
         share=lambda: shares["now"],
-        stopping=product.stopping,
+        is_to_stop=product.stopping.is_set,
     )
     running = asyncio.create_task(pump.run())
     await until(lambda: product.sim.stats.total("signin") == 2)
@@ -274,6 +276,23 @@ async def test_a_change_of_the_share_counts_in_the_next_round(product: Product) 
     await until(lambda: product.sim.stats.total("signin") >= 12, within_seconds=1)
     async with asyncio.timeout(5):
         await running
+
+
+async def test_a_fault_of_ours_tries_the_line_again_and_fails_it_at_last(
+    product: Product,
+) -> None:
+    """A batch must not stand still for ever because of one line."""
+    batch_id = await import_of(product, [product.line(1), product.line(2)])
+    before = product.upstream.sign_in
+
+    async def broken(email: str, *given: str, **named: str) -> object:
+        if email.startswith("line1"):
+            raise ZeroDivisionError
+        return await before(email, *given, **named)
+
+    product.upstream.sign_in = broken  # type: ignore[assignment,method-assign]  # a bug of ours
+    await product.run(within_seconds=15)
+    assert await product.statuses(batch_id) == ["failed", "succeeded"]
 
 
 async def test_the_lines_of_a_batch_are_sorted_as_a_dry_run_says(product: Product) -> None:

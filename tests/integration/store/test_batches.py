@@ -125,13 +125,14 @@ async def test_nobody_sees_a_batch_before_it_is_whole(store: Store) -> None:
 
 async def test_a_batch_without_a_valid_line_is_completed_at_once(store: Store) -> None:
     refused = Refused(number=1, email="", status="invalid", reason="no password")
-    known = Refused(number=2, email="b@example.org", status="skipped", reason="twice")
+    known = Refused(number=3, email="b@example.org", status="skipped", reason="twice")
     batch_id = await put_down(store, [refused, known])
     batch = await store.batches.get(batch_id)
+    assert batch.ended
     assert (batch.state, batch.total, batch.invalid, batch.skipped) == ("completed", 2, 1, 1)
     assert [(r.line, r.status, r.message) async for r in store.batches.results(batch_id)] == [
         (1, "invalid", "no password"),
-        (2, "skipped", "twice"),
+        (3, "skipped", "twice"),
     ]
 
 
@@ -148,6 +149,20 @@ async def test_batches_are_listed_the_newest_first(store: Store) -> None:
         await asyncio.sleep(0.002)  # the moment of a batch is in milliseconds
     assert [batch.id for batch in await store.batches.newest()] == ids[::-1]
     assert [batch.id for batch in await store.batches.newest(limit=1)] == [ids[2]]
+
+
+async def test_what_was_forgotten_while_it_was_read_takes_no_more_lines_and_does_not_start(
+    store: Store,
+) -> None:
+    batch_id = await store.batches.open("import")
+    await store.connection.ask("test", "DEL", keys.batch(batch_id))
+    with pytest.raises(NotFound):
+        await store.batches.add(batch_id, lines(1))
+    with pytest.raises(NotFound):
+        await store.batches.start(batch_id)
+    with pytest.raises(NotFound):
+        await store.batches.retry(batch_id)
+    assert await store.batches.newest() == []
 
 
 # -- secrets

@@ -52,6 +52,6 @@ async def test_a_pump_whose_process_stops_is_due_again_and_one_that_is_done_is_n
     run = pump.run.__wrapped__  # type: ignore[attr-defined]  # set by functools.wraps
     await run(resources)
     resources.stopping.set()
-    with pytest.raises(Exception, match="this process stops") as raised:
+    with pytest.raises(Exception, match="another pump goes on") as raised:
         await run(resources)
     assert type(raised.value).__name__ == "Transient"
