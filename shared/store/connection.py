@@ -49,6 +49,8 @@ SOCKET_TIMEOUT_SECONDS = 0.5
 # than 0.5 s here and took itself for an outage. A frozen server is met by the time-out above (the
 # kernel accepts in its place), so this one is for hosts that are gone, and below the budget.
 CONNECT_TIMEOUT_SECONDS = 1.0
+# A unix socket is connected at once or not at all: only our own slowness can take time.
+UNIX_CONNECT_TIMEOUT_SECONDS = 5.0
 ADMISSION_BUDGET_SECONDS = 1.5
 PROBE_INTERVAL_SECONDS = 1.0
 # More calls at once than this wait for each other: a burst of 500 turns must not open 500 sockets.
@@ -260,10 +262,13 @@ def open_client(url: str, *, timeout_seconds: float | None) -> Client:
     redis+sentinel://[user:pass@]host[:port][,host[:port]…]/<service>[/<db>]   the service's master
     redis+cluster://[user:pass@]host[:port]             a cluster; the pool lives on one node of it
     """
+    is_unix = url.startswith("unix://")
     options: dict[str, Any] = {
         "decode_responses": True,
         "socket_timeout": timeout_seconds,
-        "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "socket_connect_timeout": (
+            UNIX_CONNECT_TIMEOUT_SECONDS if is_unix else CONNECT_TIMEOUT_SECONDS
+        ),
         "retry": Retry(NoBackoff(), 0),
     }
     if url.startswith("redis+sentinel://"):
