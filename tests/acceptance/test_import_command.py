@@ -95,6 +95,7 @@ def test_it_imports_without_any_job_process_and_tells_each_line(
     # No terminal: plain lines.
     assert "\r" not in ran.screen
     assert "\x1b" not in ran.screen
+    assert "pass:" not in ran.screen + str(ran.results)  # every password begins so
     assert "completed, 31/31, 30 succeeded, 1 failed, 1 skipped, 1 invalid" in ran.screen
     assert batches.http.get("/api/accounts/alone-7@example.org").json()["state"] == "ready"
     batch = batches.http.get("/api/batches").json()["data"][0]
