@@ -228,6 +228,11 @@ def test_stop_sequences_are_not_looked_for_in_the_arguments_of_calls() -> None:
     assert run(StopSequences(("END",)), events) == events
 
 
+def test_reasoning_is_cut_at_the_limit_too() -> None:
+    shown = run(OutputLength(2, tokens.load), [ReasoningDelta("one two three"), TextDelta("x")])
+    assert shown == [ReasoningDelta("one two"), TurnEnd("length")]
+
+
 def test_an_answer_of_exactly_the_limit_ends_by_itself() -> None:
     events: list[Event] = [TextDelta("one two three four"), END]
     assert run(OutputLength(4, tokens.load), events) == events

@@ -321,6 +321,13 @@ def test_an_object_that_never_says_its_name_is_held_up_to_a_bound() -> None:
     assert shown_after(reader, "y") == "y"
 
 
+def test_a_fence_behind_prose_is_held_up_to_a_bound() -> None:
+    reader = CASES[0].reader()
+    text = "So:\n```\n<function=run>\n<parameter=timeout>\n" + "1" * (MAX_HELD_CHARACTERS + 1)
+    assert shown_after(reader, text) == text
+    assert reader.fault is None
+
+
 def test_a_value_that_never_closes_is_held_up_to_a_bound() -> None:
     reader = CASES[0].reader()
     text = "<function=run>\n<parameter=timeout>\n" + "1" * (MAX_HELD_CHARACTERS + 1)
