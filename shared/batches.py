@@ -14,8 +14,8 @@ Knows: claims, logins, what follows from how they end. Does not know: RQ, format
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 from shared import metrics
 from shared.accounts import EGRESS_REST, TOKEN_MARGIN_SECONDS, Accounts
@@ -29,6 +29,7 @@ from shared.errors import (
     StoreUnavailable,
     UpstreamBlocked,
     UpstreamBusy,
+    UpstreamError,
 )
 from shared.intake.lines import BatchLine
 from shared.store.batches import Batches, Claim
@@ -86,13 +87,13 @@ class LineWork:
             await self._surely(claim, settle)
         except asyncio.CancelledError:
             # This process stops: the next one takes the line at once.
-            await asyncio.shield(asyncio.ensure_future(self._batches.again(claim)))
+            await _to_its_end(self._batches.again(claim))
             raise
         except Exception:
             log.exception("a batch's line broke", extra={"batch": claim.batch})
             await self._another_try(claim, "The gateway failed; its log says why.")()
         else:
-            await asyncio.shield(asyncio.ensure_future(self._succeed(claim, token)))
+            await _to_its_end(self._succeed(claim, token))
 
     async def _may_begin(self, claim: Claim) -> bool:
         """Waits for the line's turn at its egress; False when it was cancelled meanwhile."""
@@ -129,7 +130,7 @@ class LineWork:
     def _settlement(self, claim: Claim, error: GatewayError) -> Step:
         """What this failure means for the line."""
         batches = self._batches
-        if claim.kind == "import":
+        if claim.kind == "import" and isinstance(error, UpstreamError):
             metrics.LOGINS.of("dead" if isinstance(error, AccountDead) else "failed").inc()
         match error:
             case AccountDead() | NotFound() | NoAccount() | _Unreadable():
@@ -240,6 +241,16 @@ class Pump:
             await self._work.do(claim)
         except StoreUnavailable:
             log.warning("a batch's line is left, store away", extra=_names(claim))
+
+
+async def _to_its_end(work: Coroutine[Any, Any, object]) -> None:
+    """Runs to its end, also when its caller is cancelled meanwhile; then the caller is."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 class _Unreadable(GatewayError):

@@ -1,5 +1,6 @@
 -- Gives out the next lines of all batches in turn, as many as may be under way at once.
 -- include: pool.lua
+-- include: login_slot.lua
 -- include: batches.lua
 -- KEYS[1] tag: keys.POOL
 -- ARGV[1] limit: lines under way at once, over all batches and processes
@@ -63,7 +64,7 @@ local function take(batch)
     end
     local waiting = K_BATCH_WAITING .. batch .. ':' .. egress
     local rest = redis.call('PTTL', K_REST .. egress)
-    local slot = math.max(now, tonumber(redis.call('GET', K_LOGIN_SLOT .. egress) or 0))
+    local slot = next_login_slot(egress, now)
     local head = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')
     if not head[1] then
       redis.call('ZREM', lanes, egress)
@@ -80,10 +81,7 @@ local function take(batch)
       local account = cjson.decode(result).email
       if kind ~= 'import' or is_to_be_done(batch, egress, line, account) then
         local space = math.max(interval, (pace_of(egress)))
-        if kind == 'import' and space > 0 then
-          redis.call('SET', K_LOGIN_SLOT .. egress, string.format('%d', slot + space),
-            'PX', slot + space - now)
-        end
+        if kind == 'import' then occupy_login_slot(egress, slot, space, now) end
         later(lanes, egress, math.max(now, slot + space - ahead))
         return give_out(batch, kind, egress, line, account, result, slot - now)
       end
