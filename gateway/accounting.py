@@ -15,15 +15,13 @@ from starlette.types import Scope
 
 from shared.errors import GatewayError
 from shared.store.api_keys import ApiKey
-from shared.store.ledger import Entry, Ledger, Record
+from shared.store.ledger import CLIENT_LEFT, Entry, Ledger, Record
 from shared.turns.entry import entry_of, milliseconds
 from shared.turns.run import ChatTurn
 
 # POST: each is one request in the sums of its key and model. Of all others the log has the refused.
 GENERATING: Final = frozenset({"/v1/chat/completions", "/v1/messages", "/v1/responses"})
 CALLERS_PATHS: Final = ("/v1", "/cli")
-
-CLIENT_LEFT: Final = 499
 
 
 class Accounting:

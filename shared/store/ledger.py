@@ -37,6 +37,9 @@ ERRORS_KEPT: Final = 10
 FLUSH_SECONDS: Final = 0.5
 """How often what could not be written is tried again while Redis answers but refuses."""
 
+CLIENT_LEFT: Final = 499
+"""The status of a request whose client went away before its answer ended."""
+
 By = Literal["account", "key", "model"]
 
 # How long the end of an answer may wait for its entry: an outage must not hold answers back.
@@ -74,6 +77,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     input_tokens: int = 0
     output_tokens: int = 0
     error: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether its caller has no whole answer, and didn't leave. A repeat has no error known."""
+        return self.error is not None or (self.status >= 400 and self.status != CLIENT_LEFT)
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -124,7 +132,7 @@ class Ledger:
         self._idle_waiting = 0
         self._lost = 0
         self._writing: asyncio.Task[None] | None = None
-        connection.on_return(self._begin)
+        connection.on_return(self._write_what_waits)
 
     async def write(self, entry: Entry) -> None:
         """The entry is written, or will be as soon as Redis is back. Script: ledger_write.lua"""
@@ -143,9 +151,7 @@ class Ledger:
             StoreUnavailable: something waits still.
         """
         if self._sent or self._waiting:
-            self._begin()
-            if self._writing is not None:
-                await asyncio.wait({self._writing})
+            await asyncio.wait({self._begin()})
         if self._sent or self._waiting:
             raise StoreUnavailable
 
@@ -172,9 +178,13 @@ class Ledger:
         self._begin()
         return waiting
 
-    def _begin(self) -> None:
+    def _write_what_waits(self) -> None:
+        self._begin()
+
+    def _begin(self) -> asyncio.Task[None]:
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_all(), name="ledger")
+        return self._writing
 
     async def _write_all(self) -> None:
         while self._sent or self._waiting:
@@ -255,7 +265,7 @@ def _sums_of(entry: Entry) -> list[tuple[By, str, int, int, int, int]]:
         return []
     record = entry.record
     used = record.input_tokens, record.output_tokens
-    failures = int(record.error is not None)
+    failures = int(record.failed)
     sums: list[tuple[By, str, int, int, int, int]] = [
         ("account", use.account, 1, use.input_tokens, use.output_tokens, int(use.error is not None))
         for use in entry.uses

@@ -89,12 +89,28 @@ async def test_a_refused_request_without_a_key_is_in_the_log_alone(store: Store)
     assert logged.record == refused
 
 
+async def test_what_is_for_the_log_alone_adds_to_no_sum(store: Store) -> None:
+    await store.ledger.write(Entry(record=record(status=404, error="not_found"), summed=False))
+    assert await sums(store, "key") == await sums(store, "model") == {}
+    assert len(await store.requests.newest(10)) == 1
+
+
+@pytest.mark.parametrize(("status", "failures"), [(400, 1), (499, 0), (200, 0)])
+async def test_a_repeat_of_a_refusal_is_a_failure_and_a_caller_who_left_is_none(
+    store: Store, status: int, failures: int
+) -> None:
+    await store.ledger.write(Entry(record=record(status=status)))
+    assert (await sums(store))["k1"].failures == failures
+
+
 async def test_the_sums_of_many_processes_are_exact(open_store: OpenStore) -> None:
     stores = [open_store() for _ in range(5)]
     await asyncio.gather(
         *(stores[n % 5].ledger.write(entry(n, account=email(n % 7))) for n in range(500))
     )
-    assert await sums(stores[0], "key") == {"k1": Sums(500, 5000, 1500, 0)}
+    used = Sums(500, 5000, 1500, 0)
+    assert await sums(stores[0], "key") == {"k1": used}
+    assert used.tokens == 6500
     by_account = await sums(stores[0], "account")
     assert sum(one.requests for one in by_account.values()) == 500
     assert by_account[email(0)].requests == 72
@@ -220,6 +236,7 @@ async def test_entries_that_wait_have_a_bound_and_idle_ones_a_lower_one(
         ledger.note(Entry(record=record(number, status=503, error="store_unavailable")))
     for number in range(20_000):
         ledger.note(entry(number))
+    await ledger.write(entry(20_000))  # one too many
     with pytest.raises(StoreUnavailable):
         await ledger.flush()
     meddled.before.clear()
@@ -234,6 +251,25 @@ async def test_closing_writes_what_waits(settings: Settings, open_store: OpenSto
     async with Store(settings) as store:
         store.ledger.note(entry())
     assert await sums(other) == {"k1": Sums(1, 10, 3, 0)}
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_closing_while_redis_is_away_takes_a_second_and_tells_what_is_lost(
+    meddled: MeddledConnection, caplog: pytest.LogCaptureFixture, hangs: bool
+) -> None:
+    ledger = Ledger(meddled)
+
+    async def be_away() -> None:
+        await asyncio.sleep(60 if hangs else 0)
+        raise StoreUnavailable
+
+    meddled.before["ledger_write"] = be_away
+    ledger.note(entry())
+    started = asyncio.get_running_loop().time()
+    await ledger.close()
+    assert asyncio.get_running_loop().time() - started < 2
+    [told] = [one for one in caplog.records if "lost" in one.message]
+    assert told.__dict__["count"] == 1
 
 
 async def test_an_entry_counts_for_the_day_on_which_it_ended(store: Store) -> None:

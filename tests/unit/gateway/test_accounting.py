@@ -124,6 +124,19 @@ async def test_who_left_is_written_when_the_turn_has_settled() -> None:
     assert (pen.entries[0].record.status, pen.entries[0].record.error) == (499, None)
 
 
+@pytest.mark.parametrize(("path", "written"), [(ChatRoute.path, True), ("/admin/", False)])
+async def test_who_left_while_its_request_was_read_is_written_if_it_is_a_caller(
+    path: str, written: bool
+) -> None:
+    pen = Pen()
+
+    async def answer(scope: Scope, send: Send) -> None:
+        scope["route"] = None if not written else scope["route"]
+
+    await ask(pen, answer, path=path)
+    assert [entry.record.status for entry in pen.entries] == [499] * written
+
+
 async def test_what_a_drain_broke_off_is_written_when_it_has_settled_with_its_error() -> None:
     pen, turn = Pen(), Turn(Tried("a@example.org"))
 
