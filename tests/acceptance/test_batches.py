@@ -420,7 +420,7 @@ def test_killed_job_processes_lose_no_line_and_do_none_twice(
     kills = 0
     with job_processes(stack) as workers:
         batch = batches.create(lines)
-        while kills < 6 and (before := batches.get(batch["id"]))["state"] != "completed":
+        while kills < 3 and (before := batches.get(batch["id"]))["state"] != "completed":
             moved_on(batches, before)
             time.sleep(0.5)
             if pids := job_process_ids(workers):
@@ -454,6 +454,28 @@ def test_when_all_job_processes_are_killed_it_goes_on_after_a_restart(
         assert time.monotonic() - restarted_at < TAKEN_UP_SECONDS
         batches.ended(batch["id"], within_seconds=TAKEN_UP_SECONDS)
     check_all_done(stack, batches, batch["id"], count, ready=ready, killed=2, name="restarted")
+
+
+@pytest.mark.timeout(120)
+def test_job_processes_that_stop_end_what_they_began_and_others_go_on_at_once(
+    stack: Stack, batches: Batches
+) -> None:
+    stack.sim.config(latency_ms={"signin": 300})
+    count, ready = 100, batches.ready_accounts()
+    with job_processes(stack) as workers:
+        batch = batches.create(add_accounts(stack.sim, count, name="stopped"))
+        eventually(lambda: batches.get(batch["id"])["processed"] >= 10, within_seconds=20)
+        workers.signal(signal.SIGTERM)
+        assert workers.process.wait(10) == 0
+    stopped = batches.get(batch["id"])
+    assert (stopped["state"], stopped["active"]) == ("running", [])
+    assert stopped["processed"] < count
+    with job_processes(stack):
+        eventually(
+            lambda: batches.get(batch["id"])["processed"] > stopped["processed"], within_seconds=5
+        )
+        batches.ended(batch["id"], within_seconds=30)
+    check_all_done(stack, batches, batch["id"], count, ready=ready, killed=0, name="stopped")
 
 
 @pytest.mark.timeout(120)
