@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from shared.intake.lines import BatchLine
 from shared.sealing import SEALED_PREFIX
 from shared.store import keys
 from shared.store.responses import StoredResponse
@@ -107,6 +108,18 @@ async def test_an_egress_keeps_its_name_and_an_entry_is_not_imported_again(
     assert new.accounts.egress_of("http://u:p@proxy:1") == egress
     await new.accounts.delete(email(1))
     assert await new.accounts.add_missing(entries(3, proxy="http://u:p@proxy:1")) == 0
+
+
+async def test_the_lines_of_a_batch_are_done_after_it(open_store: OpenStore) -> None:
+    old = await opened(open_store, OLD)
+    line = BatchLine(number=1, email=email(9), password="pw9", proxy="http://u:p@proxy:9")
+    batch_id = await old.batches.open("import")
+    await old.batches.add(batch_id, [line])
+    await old.batches.start(batch_id)
+    rotating = await opened(open_store, NEW, OLD)
+    await Rotation(rotating.connection, rotating.sealer).run()
+    [claim] = (await (await opened(open_store, NEW)).batches.claim(want=1)).claims
+    assert claim.input == line
 
 
 async def test_what_changes_meanwhile_wins(open_store: OpenStore) -> None:
