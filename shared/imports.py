@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from shared.errors import BadRequest
 from shared.intake.lines import BatchLine, InvalidLine, Line
 from shared.store.accounts import account_id
 from shared.store.batches import Batches, Refused
@@ -52,9 +53,14 @@ class Seen:
 async def put_down(
     batches: Batches, lines: AsyncIterable[Line], *, seen: Seen | None = None
 ) -> str:
-    """There is a batch of these lines, to be done from now on; returns its id."""
-    batch_id = await batches.open("import")
+    """There is a batch of these lines, to be done from now on; returns its id.
+
+    Raises:
+        BadRequest: there are none.
+    """
+    batch_id = ""
     async for piece in _sorted(batches, lines, seen or Seen()):
+        batch_id = batch_id or await batches.open("import")
         await batches.add(batch_id, piece)
     await batches.start(batch_id)
     return batch_id
@@ -63,7 +69,11 @@ async def put_down(
 async def dry_run(
     batches: Batches, lines: AsyncIterable[Line], *, seen: Seen | None = None
 ) -> AsyncIterator[DryLine]:
-    """What would become of each line; nothing is stored."""
+    """What would become of each line; nothing is stored.
+
+    Raises:
+        BadRequest: there are none.
+    """
     async for piece in _sorted(batches, lines, seen or Seen()):
         for line in piece:
             if isinstance(line, Refused):
@@ -75,10 +85,13 @@ async def dry_run(
 async def _sorted(
     batches: Batches, lines: AsyncIterable[Line], seen: Seen
 ) -> AsyncIterator[list[BatchLine | Refused]]:
+    piece: list[Line] = []
     async for piece in _pieces(lines):
         ids = [account_id(line.email) for line in piece if isinstance(line, BatchLine)]
         existing = await batches.existing(ids)
         yield [_sort(line, seen, existing) for line in piece]
+    if not piece:
+        raise BadRequest("accounts: no lines were given", param="accounts")
 
 
 def _sort(line: Line, seen: Seen, existing: set[str]) -> BatchLine | Refused:

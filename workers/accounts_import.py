@@ -28,7 +28,7 @@ import msgspec
 
 from shared import imports, takeover
 from shared.batches import Pump
-from shared.errors import NotFound, StoreUnavailable
+from shared.errors import BadRequest, NotFound, StoreUnavailable
 from shared.jobs import pump_steps
 from shared.settings import Settings
 from shared.store.batches import Batch
@@ -125,21 +125,27 @@ class AccountsImport:
             StoreUnavailable: Redis was away before all lines were put down.
             NotFound: there is no batch to follow.
         """
-        if order.dry_run:
-            return max([await self._dry_run(source) for source in sources], default=DONE)
+        status, named = DONE, []
         if order.follow:
             await self._batches.get(order.follow)
             named = [(order.follow, order.follow)]
-        else:
-            named = [(source.name, await self._put_down(source)) for source in sources]
-        if not order.wait:
-            return DONE
+        for source in sources:
+            self._seen.begin(source.name)
+            try:
+                if order.dry_run:
+                    status = max(status, await self._dry_run(source))
+                else:
+                    named.append((source.name, await self._put_down(source)))
+            except BadRequest as error:
+                self._progress.say(f"{source.name}: {error.message}")
+                status = USAGE
+        if not order.wait or not named:
+            return status
         async with self._at_work():
-            return max([await self._watch(name, batch_id) for name, batch_id in named])
+            return max([status, *[await self._watch(name, batch) for name, batch in named]])
 
     async def _dry_run(self, source: Source) -> int:
         counts = {"valid": 0, "invalid": 0, "skipped": 0}
-        self._seen.begin(source.name)
         async for line in imports.dry_run(self._batches, source.lines(), seen=self._seen):
             counts[line.status] += 1
             place = f"{source.name}:{line.line}"
@@ -151,7 +157,6 @@ class AccountsImport:
     async def _put_down(self, source: Source) -> str:
         """The id of its batch, which goes on from here whatever becomes of this process."""
         store = self._resources.store
-        self._seen.begin(source.name)
         batch_id = await imports.put_down(self._batches, source.lines(), seen=self._seen)
         for step in pump_steps(self._resources.settings.worker_processes):
             await store.due.add(step)

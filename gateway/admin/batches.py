@@ -63,10 +63,10 @@ async def create_batch(request: Request) -> Response:
     admin = await resources.gate.identify_admin(request, csrf_token=form.get("csrf_token", ""))
     try:
         given = given_of(form.get("accounts", "").encode())
+        batch = await put_down(resources, given, by=author_of(request, admin))
     except BadRequest as error:
         # What was typed is not shown again: passwords stand in no page.
         return await _list(request, message=error.message, status=400)
-    batch = await put_down(resources, given, by=author_of(request, admin))
     return lead_to(f"/admin/batches/{batch.id}")
 
 

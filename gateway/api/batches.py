@@ -3,7 +3,7 @@
 import asyncio
 import codecs
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Final
 
 import msgspec
@@ -124,7 +124,11 @@ async def retry(request: Request) -> Response:
 
 
 async def put_down(resources: Resources, given: "Given", *, by: Author) -> Batch:
-    """A batch of these lines; settings and keys that came with them are taken over."""
+    """A batch of these lines; settings and keys that came with them are taken over.
+
+    Raises:
+        BadRequest: there are no lines.
+    """
     batch_id = await imports.put_down(resources.store.batches, given.lines())
     if given.settings:
         await takeover.take_over(resources.store, given.settings, by=by)
@@ -167,11 +171,8 @@ class Given:
 
     def __init__(self, body: bytes, *, form: Form | None, dry_run: bool) -> None:
         self.dry_run = dry_run
+        self._body = body
         self._intake = Intake(form)
-        self._lines = self._read(body)
-        self._first = next(self._lines, None)
-        if self._first is None:
-            raise _nothing()
 
     @property
     def settings(self) -> bytes:
@@ -179,40 +180,31 @@ class Given:
         return self._intake.settings
 
     async def lines(self) -> AsyncIterator[Line]:
-        """Read from the body as they are asked for."""
-        if self._first is not None:
-            yield self._first
-        for line in self._lines:
+        """Read from the body as they are asked for, once; others have their turn in between."""
+        for start in range(0, len(self._body), _CHUNK_BYTES):
+            for line in self._intake.feed(self._body[start : start + _CHUNK_BYTES]):
+                yield line
+            await asyncio.sleep(0)
+        for line in self._intake.close():
             yield line
-
-    def _read(self, body: bytes) -> Iterator[Line]:
-        for start in range(0, len(body), _CHUNK_BYTES):
-            yield from self._intake.feed(body[start : start + _CHUNK_BYTES])
-        yield from self._intake.close()
 
 
 def given_of(body: bytes, *, content_type: str = "") -> Given:
     """The lines of a body in any form.
 
     Raises:
-        BadRequest: no JSON although it says so, or nothing in it.
+        BadRequest: no JSON although it says so.
     """
     dry_run = False
     kind = content_type.partition(";")[0].strip().lower()
     body = body.removeprefix(codecs.BOM_UTF8)
     form = _FORMS.get(kind) or form_of(body[:_CHUNK_BYTES], ended=len(body) <= _CHUNK_BYTES)
-    if not body:
-        raise _nothing()
-    if form == "json":
+    if form == "json" and body:
         if not body.lstrip().startswith(b"["):
             dry_run = _read_object(body).dry_run
         else:
             decode_body(body, _any_list)
     return Given(body, form=None if form == "lines" else form, dry_run=dry_run)
-
-
-def _nothing() -> BadRequest:
-    return BadRequest("accounts: no lines were given", param="accounts")
 
 
 def _read_object(body: bytes) -> _Body:

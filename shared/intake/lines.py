@@ -59,7 +59,10 @@ class RawLine(NamedTuple):
 
 
 class RawLines:
-    """Bytes → lines. `feed` as they come, then `close`; keeps at most the longest line."""
+    """Bytes → lines that aren't blank. `feed` as they come, then `close`.
+
+    It keeps at most the longest line.
+    """
 
     def __init__(self) -> None:
         self._number = 0
@@ -68,9 +71,13 @@ class RawLines:
 
     def feed(self, data: bytes) -> Iterator[RawLine]:
         """The lines that these bytes complete."""
-        *whole, begun = (self._begun + data).split(b"\n")
-        for line in whole:
-            yield self._line(line)
+        if data.isspace() and not (self._begun or self._too_long):
+            self._number += data.count(b"\n")  # a file full of line ends costs no time
+            begun = data[data.rfind(b"\n") + 1 :]
+        else:
+            *whole, begun = (self._begun + data).split(b"\n")
+            for line in whole:
+                yield from self._line(line)
         self._begun = begun
         if len(begun) > LONGEST_LINE_BYTES:
             self._begun, self._too_long = b"", True  # what is thrown away needs no memory
@@ -78,13 +85,16 @@ class RawLines:
     def close(self) -> Iterator[RawLine]:
         """The last line, where nothing ends it."""
         if self._begun or self._too_long:
-            yield self._line(self._begun)
+            yield from self._line(self._begun)
         self._begun = b""
 
-    def _line(self, data: bytes) -> RawLine:
+    def _line(self, data: bytes) -> Iterator[RawLine]:
         self._number += 1
-        too_long, self._too_long = self._too_long or len(data) > LONGEST_LINE_BYTES, False
-        return RawLine(self._number, b"" if too_long else data.removesuffix(b"\r"), too_long)
+        if self._too_long or len(data) > LONGEST_LINE_BYTES:
+            self._too_long = False
+            yield RawLine(self._number, b"", too_long=True)
+        elif data and not data.isspace():
+            yield RawLine(self._number, data.removesuffix(b"\r"), too_long=False)
 
 
 class PlainLines:

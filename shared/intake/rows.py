@@ -49,6 +49,7 @@ class CsvRows:
     def __init__(self) -> None:
         self._lines = RawLines()
         self._row: list[RawLine] = []  # begun, a quote is open
+        self._size = 0  # of the row, in bytes
         self._columns: Columns | None = None
         self._separator = ","
 
@@ -61,33 +62,34 @@ class CsvRows:
         """The last row, where nothing ends it."""
         for raw in self._lines.close():
             yield from self._take(raw)
-        while self._row:
+        if self._row:
             yield from self._never_closed()
 
-    def _take(self, raw: RawLine) -> Iterator[Line]:
+    def _take(self, raw: RawLine, *, alone: bool = False) -> Iterator[Line]:
+        """`alone`: no row goes on in the next line, so that every line is read twice at most."""
         text = text_of(raw)
-        if self._columns is None and isinstance(text, str) and text.strip():
+        if self._columns is None and isinstance(text, str):
             self._separator = _separator(text)
         self._row.append(raw)
-        if isinstance(text, InvalidLine) or self._is_too_long():
+        self._size += len(raw.data)
+        if isinstance(text, InvalidLine):
             yield from self._never_closed() if len(self._row) > 1 else self._end([text])
         elif not _is_open(text, self._separator, begun=len(self._row) > 1):
             yield from self._end([text_of(line) for line in self._row])
-
-    def _is_too_long(self) -> bool:
-        size = sum(len(raw.data) for raw in self._row)
-        return size > LONGEST_LINE_BYTES or len(self._row) > _MOST_LINES
+        elif alone or self._size > LONGEST_LINE_BYTES or len(self._row) > _MOST_LINES:
+            yield from self._never_closed()
 
     def _never_closed(self) -> Iterator[Line]:
-        """The row's first line is at fault; those behind it are read anew."""
+        """The row's first line is at fault; those behind it are rows of their own."""
         first, *others = self._row
-        self._row = []
+        self._row, self._size = [], 0
         yield InvalidLine(number=first.number, reason="a quote that is never closed")
         for raw in others:
-            yield from self._take(raw)
+            yield from self._take(raw, alone=True)
 
     def _end(self, texts: list[str | InvalidLine]) -> Iterator[Line]:
-        number, self._row = self._row[0].number, []
+        number = self._row[0].number
+        self._row, self._size = [], 0
         pieces = [text for text in texts if isinstance(text, str)]
         if len(pieces) < len(texts):
             yield from (text for text in texts if isinstance(text, InvalidLine))

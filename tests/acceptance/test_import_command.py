@@ -158,6 +158,8 @@ def test_a_slow_pipe_is_read_as_it_comes(stack: Stack) -> None:
         (["--follow", "batch_none"], "no such batch"),
         (["--follow", "batch_none", "x"], "FILE"),
         (["redis://[", "--dry-run"], ""),
+        (["-"], "no lines were given"),
+        (["-", "--dry-run"], "no lines were given"),
     ],
 )
 def test_wrong_usage_is_status_2_and_says_why(

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import redis.asyncio as redis
 
-from shared.errors import StoreUnavailable
+from shared.errors import BadRequest, StoreUnavailable
 from shared.imports import Seen, dry_run, put_down
 from shared.intake.lines import BatchLine, InvalidLine, Line
 from shared.settings import Settings
@@ -75,6 +75,13 @@ async def test_a_proxy_nobody_could_dial_is_told_before_any_login(store: Store, 
         "1 invalid the proxy is no scheme://[user:password@]host[:port]",
         "2 invalid no password",
     ]
+
+
+async def test_no_lines_are_no_batch(store: Store) -> None:
+    for nothing in (put_down(store.batches, each([])), told(store, [])):
+        with pytest.raises(BadRequest):
+            await nothing
+    assert await store.batches.newest() == []
 
 
 async def test_100_000_lines_are_put_down_without_a_second_copy(store: Store) -> None:

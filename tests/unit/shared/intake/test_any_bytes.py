@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 import tracemalloc
 from collections.abc import Iterator
 
@@ -39,6 +40,8 @@ def read(data: bytes, cuts: list[int], form: Form | None) -> list[Line]:
 @given(anything, st.lists(st.integers(0, 5000), max_size=30), st.sampled_from(FORMS))
 @example(b'"' * 50 + b"\n" + b'",a","\n' * 300, [7, 90], "csv")
 @example(b'{"accounts":"\\ud83d\\n"}', [20], None)
+@example(b"\xef\xbb\xbf\n\xc2\xa0\nemail,password\n a@b.c,x", [1, 3, 5, 6], "csv")
+@example(b'email,password\n\n \n  "a@b.c",x\n', [15, 16, 17, 18, 19], None)
 @settings(max_examples=150, deadline=None)
 def test_any_bytes_give_the_same_lines_however_they_are_cut(
     data: bytes, cuts: list[int], form: Form | None
@@ -133,6 +136,35 @@ def test_100_000_lines_never_lie_in_memory_together(form: Form) -> None:
         tracemalloc.stop()
     assert count == COUNT
     assert peak_bytes < 500_000
+
+
+@pytest.mark.parametrize(
+    ("begin", "again"),
+    [
+        (b"", b"\n" * 65_536),
+        (b"email,password\n", b"\n \n" * 20_000),
+        (b"email,password\n", b'",a","\n' * 2_000),
+        (b"email,password\n", b'"\n\n' * 2_000),
+        (b"[", b"[" * 5_000),
+        (b"[", b"{" * 5_000),
+        (b"[", b'{"' * 5_000),
+        (b'["', b'\\"' * 5_000),
+        (b'{"accounts":"', b"\\n" * 5_000),
+        (b'{"accounts":"', b"\\ud83d" * 5_000),
+    ],
+)
+def test_twice_the_bytes_take_about_twice_the_time(begin: bytes, again: bytes) -> None:
+    def seconds(times: int) -> float:
+        intake = Intake()
+        started = time.process_time()
+        for piece in (begin, *[again] * times):
+            for _ in intake.feed(piece):
+                pass
+        return time.process_time() - started
+
+    short = min(seconds(2) for _ in range(3))
+    # Were any of it quadratic, this were 64 times the short one.
+    assert min(seconds(16) for _ in range(2)) < 24 * short + 0.02
 
 
 @pytest.mark.parametrize(
