@@ -10,6 +10,7 @@ import pytest
 
 from shared.accounts import Accounts
 from shared.batches import LineWork, Pump
+from shared.errors import LoginsCrowded
 from shared.imports import dry_run, put_down
 from shared.intake.lines import BatchLine, InvalidLine, Line
 from shared.settings import Settings
@@ -317,3 +318,26 @@ async def until(look: Callable[[], bool], *, within_seconds: float = 5.0) -> Non
     async with asyncio.timeout(within_seconds):
         while not look():
             await asyncio.sleep(0.005)
+
+
+class Crowded(Accounts):
+    """Accounts behind so many other logins that their turn doesn't come."""
+
+    async def refresh(self, email: str, *, wait_seconds: float = 0) -> None:
+        raise LoginsCrowded
+
+
+async def test_a_refresh_whose_turn_to_log_in_does_not_come_waits_again_and_that_was_no_try(
+    product: Product,
+) -> None:
+    batches = product.store.batches
+    await product.store.accounts.add("a@example.org", "pw")
+    batch_id = await batches.open("refresh")
+    await batches.add_accounts(batch_id, ["a@example.org"])
+    await batches.start(batch_id)
+    crowded = Crowded(store=product.store, upstream=product.upstream)
+    [claim] = (await batches.claim(want=1)).claims
+    await LineWork(batches=batches, accounts=crowded, upstream=product.upstream).do(claim)
+    assert await product.statuses(batch_id) == ["waiting"]
+    tries = await product.store.connection.ask("test", "HGET", keys.batch_tries(batch_id), "1")
+    assert tries is None
