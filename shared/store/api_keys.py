@@ -26,6 +26,7 @@ _TAG: Final = keys.api_keys()
 WATCH_SECONDS: Final = 1.0
 _USED_INTERVAL_SECONDS = 60.0
 _CACHED_AT_MOST = 10_000
+_READ_AT_ONCE = 500
 _ID_CHARACTERS = 32
 
 
@@ -248,7 +249,10 @@ class ApiKeys:
     async def look(self) -> None:
         """Learns of changes, writes down which keys were used. The open store does it each second.
 
-        Script: api_key_watch.lua
+        After a change the keys that were known are read anew: whoever was known before an outage of
+        Redis is known in it, too, whichever other key was changed just before.
+
+        Scripts: api_key_watch.lua, api_key_find.lua
         """
         used = list(self._used)
         words = [f"{key_id}+" if key_id in self._configured else key_id for key_id in used]
@@ -256,8 +260,22 @@ class ApiKeys:
         self._used.difference_update(used)
         self._learn_time(seconds)
         if version != self._version:
+            known = dict(self._cached)
             await self.load()
             self._version = version
+            await self._read_anew(known)
+
+    async def _read_anew(self, known: dict[str, ApiKey]) -> None:
+        places = list(known)
+        for at in range(0, len(places), _READ_AT_ONCE):
+            forgotten = self._forgotten
+            some = places[at : at + _READ_AT_ONCE]
+            _, texts = await self._read([known[place].id for place in some])
+            if forgotten != self._forgotten:
+                return  # changed again meanwhile
+            self._cached |= {
+                place: _decode(text) for place, text in zip(some, texts, strict=True) if text
+            }
 
     def _require_created(self, key_id: str) -> None:
         if key_id in self._configured:
@@ -286,7 +304,8 @@ class ApiKeys:
 
     async def _write(self, key_id: str, *, expected: str, record: str) -> bool:
         written = await self._connection.run("api_key_put", _TAG, key_id, expected, record)
-        self._forget()
+        self._cached = {place: key for place, key in self._cached.items() if key.id != key_id}
+        self._forgotten += 1
         return bool(written)
 
     def _read_given(self) -> dict[str, ApiKey]:

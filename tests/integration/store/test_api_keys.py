@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from shared.errors import Conflict, Forbidden, NotFound, Unauthorized
+from shared.errors import Conflict, Forbidden, NotFound, StoreUnavailable, Unauthorized
 from shared.sealing import Sealer
 from shared.store import keys
 from shared.store.api_keys import ApiKeyChanges, ApiKeys
@@ -179,6 +179,67 @@ async def test_what_was_read_before_a_change_is_not_cached_after_it(store: Store
     changing = store.api_keys.change(created.record.id, ApiKeyChanges(name="new"))
     await asyncio.gather(finding, changing)
     assert (await store.api_keys.find(created.key)).name == "new"
+
+
+async def test_whoever_was_known_stays_known_when_another_key_changes(
+    store: Store, meddled: MeddledConnection, sealer: Sealer
+) -> None:
+    """Redis goes away right behind a change: all that this process knew still authenticate."""
+    stays, changed, gone = [await store.api_keys.create(name) for name in ("a", "b", "c")]
+    here = ApiKeys(meddled, sealer)
+    await here.look()
+    for created in (stays, changed, gone):
+        await here.find(created.key)
+    await store.api_keys.create("d")
+    await store.api_keys.change(changed.record.id, ApiKeyChanges(name="b, too"))
+    await store.api_keys.delete(gone.record.id)
+    await here.look()
+
+    async def away() -> None:
+        raise StoreUnavailable
+
+    meddled.before["api_key_find"] = away
+    assert (await here.find(stays.key)).name == "a"
+    assert (await here.find(changed.key)).name == "b, too"
+    with pytest.raises(StoreUnavailable):
+        await here.find(gone.key)
+
+
+async def test_a_change_made_here_leaves_the_other_keys_known(
+    store: Store, meddled: MeddledConnection, sealer: Sealer
+) -> None:
+    here = ApiKeys(meddled, sealer)
+    await here.look()
+    known = (await here.create("known")).key
+    other = await here.create("other")
+    await here.find(known)
+    await here.change(other.record.id, ApiKeyChanges(name="renamed"))
+
+    async def away() -> None:
+        raise StoreUnavailable
+
+    meddled.before["api_key_find"] = away
+    assert (await here.find(known)).name == "known"
+    with pytest.raises(StoreUnavailable):
+        await here.find(other.key)
+
+
+async def test_a_change_that_comes_while_known_keys_are_read_anew_is_not_lost(
+    store: Store, meddled: MeddledConnection, sealer: Sealer
+) -> None:
+    created = await store.api_keys.create("old")
+    here = ApiKeys(meddled, sealer)
+    await here.look()
+    await here.find(created.key)
+    await store.api_keys.create("another")
+
+    async def rename() -> None:
+        meddled.behind.clear()
+        await here.change(created.record.id, ApiKeyChanges(name="new"))
+
+    meddled.behind["api_key_find"] = rename
+    await here.look()
+    assert (await here.find(created.key)).name == "new"
 
 
 async def test_a_key_that_changes_under_every_try_to_delete_it_is_a_conflict(
