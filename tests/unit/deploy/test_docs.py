@@ -6,7 +6,7 @@ from deploy import docs
 def test_a_marked_section_is_replaced_and_nothing_else() -> None:
     page = "before\n<!-- settings:begin -->\nstale words\n<!-- settings:end -->\nafter\n"
     fresh = docs.with_sections(page)
-    assert fresh.startswith("before\n<!-- settings:begin -->\n| name | default | meaning |")
+    assert fresh.startswith("before\n<!-- settings:begin -->\n| name | default | | meaning |")
     assert fresh.endswith("<!-- settings:end -->\nafter\n")
     assert "stale words" not in fresh
     assert docs.with_sections(fresh) == fresh
