@@ -1,6 +1,6 @@
 #!/bin/sh
 # Waits for the Redis that REDIS_URL names, then becomes the process itself, so that the container's
-# SIGTERM reaches it. Usage: entrypoint.sh gateway | workers | launcher
+# SIGTERM reaches it. Usage: entrypoint.sh gateway | workers [import FILE…] | launcher
 set -eu
 
 case "${1:-gateway}" in
@@ -26,4 +26,5 @@ if url.scheme in ("redis", "rediss") and url.hostname:
             time.sleep(0.5)
 PYTHON
 
-exec python -m "$module"
+[ $# -eq 0 ] || shift
+exec python -m "$module" "$@"
