@@ -4,7 +4,7 @@
 set -eu
 
 case "${1:-gateway}" in
-    gateway | workers) module=$1 ;;
+    gateway | workers) module=${1:-gateway} ;;
     # Its own Redis; a container has no .env, so the working directory is the data volume's.
     launcher) cd "${DATA_DIR:-/data}" && exec python -m deploy.local run ;;
     *) exec "$@" ;;
