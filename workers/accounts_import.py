@@ -19,7 +19,9 @@ Knows: arguments, the order of things. Does not know: forms of files, how a line
 
 import argparse
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -100,6 +102,10 @@ async def _run(settings: Settings, order: Order, progress: Progress) -> int:
     try:
         async with resources.opened():
             return await AccountsImport(resources, progress).run(order, sources)
+    except BrokenPipeError:
+        # Whoever read the results has gone; nor may the interpreter write what is left of them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED
     except (StoreUnavailable, NotFound, OSError) as error:
         progress.say(str(error) or type(error).__name__)
         return AWAY if isinstance(error, StoreUnavailable) else USAGE
@@ -158,9 +164,9 @@ class AccountsImport:
         """The id of its batch, which goes on from here whatever becomes of this process."""
         store = self._resources.store
         batch_id = await imports.put_down(self._batches, source.lines(), seen=self._seen)
+        self._progress.say(f"{source.name}: {batch_id}")
         for step in pump_steps(self._resources.settings.worker_processes):
             await store.due.add(step)
-        self._progress.say(f"{source.name}: {batch_id}")
         if kept := await source.settings():
             taken = await takeover.take_over(store, kept, by=_BY)
             settings = ", ".join(taken.settings) or "no settings"

@@ -265,6 +265,41 @@ def test_one_killed_by_force_loses_nothing(stack: Stack, batches: Batches) -> No
     assert batches.get(newest["id"])["succeeded"] == 60
 
 
+def test_whoever_reads_the_results_may_leave(stack: Stack, batches: Batches) -> None:
+    stack.sim.config(latency_ms={"signin": 100})
+    write(stack, "head.txt", add_accounts(stack.sim, 100, name="head"))
+    with begin(stack, "head.txt") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        screen = process.stderr.read().decode()
+        assert process.wait(ENDS_SECONDS) == 130
+    assert "Traceback" not in screen
+    assert "Exception" not in screen
+    batch = batches.http.get("/api/batches?limit=1").json()["data"][0]
+    assert run(stack, "--follow", batch["id"]).status == 0
+
+
+def test_a_frozen_redis_is_waited_for(stack: Stack, batches: Batches) -> None:
+    stack.sim.config(latency_ms={"signin": 100})
+    write(stack, "frozen.txt", add_accounts(stack.sim, 90, name="frozen"))
+    with begin(stack, "frozen.txt") as process:
+        eventually(
+            lambda: batches.http.get("/api/batches?limit=1").json()["data"][0],
+            within_seconds=20,
+            until=lambda batch: batch["total"] == 90 and batch["processed"] >= 10,
+        )
+        stack.redis.freeze()
+        time.sleep(2)  # longer than anybody waits for an answer
+        stack.redis.thaw()
+        results, screen = process.communicate(timeout=ENDS_SECONDS)
+    assert process.returncode == 0, screen
+    assert results.count(b"succeeded") == 90
+    logins = stack.sim.stats()["logins"]
+    assert {number for email, number in logins.items() if email.startswith("frozen-")} == {1}
+
+
 def test_the_redis_of_qwen2api_is_read_and_left_as_it_is(stack: Stack, batches: Batches) -> None:
     url = f"{stack.redis.url}?db=3"
     lines = add_accounts(stack.sim, 250, name="redis")
