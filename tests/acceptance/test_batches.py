@@ -44,8 +44,9 @@ def stack(batch_stack: Stack) -> Iterator[Stack]:
         batches.settings(batch_login_concurrency=None, login_min_interval_ms=None)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def running(batch_stack: Stack) -> Iterator[Program]:
+    """Job processes for one test alone: those of another would go on where it kills all of them."""
     with job_processes(batch_stack) as workers:
         yield workers
 
